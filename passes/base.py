@@ -1,0 +1,132 @@
+"""The contract of a pass: Graph -> Graph, with a reason for every non-match.
+
+A pass works on an `onnx_ir.Model` in place and says whether it changed anything. Every stage stays an ONNX model that
+onnxruntime can run: that is the oracle of every test here. Shapes and dtypes are kept: a new value gets its own from
+`tape`-like helpers or from what it replaces.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import InPlacePass, PassResult
+
+DOMAIN = "burnish"      # custom ops; each is an ONNX function whose body in standard ops is its meaning
+
+
+class Stage(Enum):
+    """Where in the pipeline a pass stands."""
+
+    CANONICAL = "canonical"     # one way to say each thing
+    FUSE = "fuse"               # larger ops recognised in their exported pieces
+    COMPRESS = "compress"       # lossy, by request
+    LAYOUT = "layout"           # NHWC
+
+
+class Effect(Enum):
+    EXACT = "exact"     # equal up to float summation order
+    LOSSY = "lossy"
+
+
+@dataclass(frozen=True)
+class Miss:
+    """Why a pass left a node alone, where a reader might have expected it to act."""
+
+    node: str
+    reason: str
+
+
+class GraphPass(InPlacePass):
+    """One pass over the whole model. `misses` are the reasons of the last call."""
+
+    stage: ClassVar[Stage]
+    effect: ClassVar[Effect] = Effect.EXACT
+
+    def __init__(self) -> None:
+        self.misses: list[Miss] = []
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def call(self, model: ir.Model) -> PassResult:
+        self.misses = []
+        return PassResult(model, self.run(model))
+
+    @abstractmethod
+    def run(self, model: ir.Model) -> bool:
+        """Rewrites the model in place; True if anything changed."""
+
+    def miss(self, node: ir.Node, reason: str) -> None:
+        self.misses.append(Miss(node.name or node.op_type, reason))
+
+
+class NodePass(GraphPass):
+    """Rewrites node by node, to a fixed point within one sweep: `rewrite` is offered every node whose op is in `ops`."""
+
+    ops: ClassVar[frozenset[str]]
+    domain: ClassVar[str] = ""
+
+    def run(self, model: ir.Model) -> bool:
+        changed = False
+        for node in list(model.graph):
+            if node.graph is not None and node.op_type in self.ops and node.domain == self.domain:
+                changed |= self.rewrite(node, model)
+        return changed
+
+    @abstractmethod
+    def rewrite(self, node: ir.Node, model: ir.Model) -> bool:
+        """Replaces the node and its neighbours in place and returns True, or leaves all as it is and returns False."""
+
+
+# ---- Helpers of most passes ----------------------------------------------------------------------------------------------
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The array of a constant value (an initializer or a Constant node's output), else None."""
+    return value.const_value.numpy() if value is not None and value.const_value is not None else None
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number of a constant with a single element, else None."""
+    a = constant(value)
+    return a.reshape(()).item() if a is not None and a.size == 1 else None
+
+
+def shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The static shape, else None."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(int(d) for d in value.shape.numpy())
+
+
+def initializer(model: ir.Model, array: np.ndarray, near: str) -> ir.Value:
+    """A new initializer holding `array`, with a fresh name that starts with `near`."""
+    name, n = near, 0
+    while name in model.graph.initializers:
+        n += 1
+        name = f"{near}_{n}"
+    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    model.graph.register_initializer(value)
+    return value
+
+
+def op(op_type: str, inputs: Iterable[ir.Value | None], like: ir.Value, *, name: str, domain: str = "",
+       version: int | None = None, shape: Iterable[int] | None = None, **attributes: object) -> ir.Node:
+    """A new node with one output that has the dtype of `like`, and its shape unless another is given. Not yet in a graph."""
+    attrs = ir.convenience.convert_attributes({k: v for k, v in attributes.items() if v is not None})
+    out = ir.Value(name=name, type=like.type, shape=ir.Shape(list(shape)) if shape is not None else like.shape)
+    return ir.Node(domain, op_type, list(inputs), attrs, outputs=[out], name=name, version=version)
+
+
+def replace(old: ir.Node, new: Iterable[ir.Node], result: ir.Value) -> None:
+    """Puts `new` nodes where `old` stands, and `result` in place of its only output. Names of graph outputs are kept."""
+    new = list(new)
+    ir.convenience.replace_nodes_and_values(old.graph, old, [old], new, [old.outputs[0]], [result])

@@ -1,0 +1,246 @@
+"""The one door to TVM: emits TIR through its IRBuilder and lowers it to object code of bare-pointer kernels.
+
+Everything that works around TVM 0.27 stands here. Import this module only where kernels are emitted (worker processes).
+A kernel is `void name(buffer…, [scratch], int32 begin, int32 end)`; it needs neither TVM's runtime nor libm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+from tvm.ir import PointerType, PrimType
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from .device import Device
+from .expr import Expr, post_order
+from .mathlib import MATH
+from .task import Task
+
+PrimExpr = Any
+Array = Any
+
+__all__ = ["Kernel", "T", "alloc", "build", "get", "ld", "put", "splat", "st", "strides", "tirx", "vectors"]
+
+
+# ---- Vectors -----------------------------------------------------------------------------------------------------------
+
+
+def ld(buf: Array, off: PrimExpr, n: int) -> PrimExpr:
+    """Vector of n elements at flat offset `off` (a scalar where n is 1)."""
+    return buf[T.ramp(off, 1, n)] if n > 1 else buf[off]
+
+
+def st(buf: Array, off: PrimExpr, value: PrimExpr, n: int) -> None:
+    T.buffer_store(buf, value, [T.ramp(off, 1, n) if n > 1 else off])
+
+
+def splat(x: PrimExpr | float, n: int) -> PrimExpr:
+    """x in every lane; a Python number is a float32."""
+    x = T.float32(x) if isinstance(x, int | float) else x
+    return T.broadcast(x, n) if n > 1 else x
+
+
+def alloc(n: int, dtype: str = "float32") -> Array:
+    """Registers: LLVM's SROA promotes the array when every index is a constant; else it lies on the stack."""
+    return T.alloc_buffer((n,), dtype, scope="local")
+
+
+def vectors(n: int, lanes: int) -> Iterator[tuple[int, int]]:
+    """(offset, width) of the vectors that cover n elements: whole ones, then powers of two."""
+    at = 0
+    while at < n:
+        while n - at < lanes:
+            lanes //= 2
+        yield at, lanes
+        at += lanes
+
+
+def prefetch(buf: Array, off: PrimExpr) -> None:
+    """Ask for the cache line at `off`; past the end of the buffer it does nothing."""
+    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(buf[off]), 0, 3, 1))
+
+
+def strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides, in elements."""
+    return tuple(math.prod(shape[n + 1:]) for n in range(len(shape)))
+
+
+# ---- Kernels -----------------------------------------------------------------------------------------------------------
+
+
+class Kernel:
+    """A PrimFunc being written for a task: its buffers as flat arrays, and its expressions as TIR.
+
+        k = Kernel(task, scratch_bytes, {1: packed_size})
+        with k.body() as (begin, end), T.serial(begin, end) as z:
+            …
+        return k.func
+    """
+
+    def __init__(self, task: Task, scratch: int = 0, packed: Mapping[int, int] | None = None) -> None:
+        """packed: elements of the constants that the template repacks. Scratch is a float32 array `k.scratch`."""
+        self.task, self._scratch, self._packed = task, scratch, dict(packed or {})
+        self.arrays: list[Array] = []
+        self.scratch: Array = None
+        self.func: Any = None
+
+    def write(self, body: Callable[[PrimExpr, PrimExpr], None]) -> Any:
+        """The PrimFunc whose body `body(begin, end)` emits."""
+        with IRBuilder() as b:
+            with T.prim_func(s_tir=True):
+                T.func_name("k")
+                T.func_attr({"tirx.noalias": True})
+                for n, buf in enumerate(self.task.buffers):
+                    size = max(1, self._packed.get(n, buf.size))
+                    self.arrays.append(T.arg(f"b{n}", T.Buffer((size,), storage(buf.dtype))))
+                if self._scratch:
+                    self.scratch = T.arg("scratch", T.Buffer((-(-self._scratch // 4),), "float32"))
+                begin, end = (T.arg(name, T.int32()) for name in ("begin", "end"))
+                body(begin, end)
+        self.func = b.get()
+        return self.func
+
+    def offset(self, buffer: int, index: Sequence[PrimExpr]) -> PrimExpr:
+        """Flat offset of an element, row-major in the buffer's declared shape."""
+        shape = self.task.buffers[buffer].shape
+        flat: PrimExpr = T.int32(0)
+        for i, s in zip(index, strides(shape), strict=True):
+            flat = flat + i * s
+        return flat
+
+    def value(self, root: Expr, env: Mapping[str, PrimExpr], arrays: Mapping[int, Callable[..., PrimExpr]] | None = None) -> PrimExpr:
+        """TIR of an expression, with its variables from `env`. What is used twice is bound to a name, at this point of the
+        program. Inside `T.vectorized` the same scalar code becomes vectors. `arrays` overrides how a buffer is read."""
+        order = post_order([root])
+        uses: dict[int, int] = {}
+        for e in order:
+            for a in e.args:
+                uses[id(a)] = uses.get(id(a), 0) + 1
+        done: dict[int, PrimExpr] = {}
+        for e in order:
+            args = [done[id(a)] for a in e.args]
+            x = self._node(e, args, env, arrays or {})
+            if uses.get(id(e), 0) > 1 and e.op not in ("const", "var"):
+                x = T.Bind(x)
+            done[id(e)] = x
+        return done[id(root)]
+
+    def _node(self, e: Expr, args: list[PrimExpr], env: Mapping[str, PrimExpr], arrays: Mapping[int, Callable[..., PrimExpr]]) -> PrimExpr:
+        if e.op == "var":
+            return env[e.value]
+        if e.op == "load":
+            if e.value in arrays:
+                return arrays[e.value](*args)
+            return get(self.arrays[e.value], self.offset(e.value, args), e.dtype)
+        return node(e, args)
+
+    def store(self, buffer: int, index: Sequence[PrimExpr], value: PrimExpr) -> None:
+        put(self.arrays[buffer], self.offset(buffer, index), value, self.task.buffers[buffer].dtype)
+
+
+def storage(dtype: str) -> str:
+    """How an element lies in memory: numpy's bool is a byte."""
+    return "uint8" if dtype == "bool" else dtype
+
+
+def get(array: Array, offset: PrimExpr, dtype: str) -> PrimExpr:
+    x = array[offset]
+    return x != T.uint8(0) if dtype == "bool" else x
+
+
+def put(array: Array, offset: PrimExpr, value: PrimExpr, dtype: str) -> None:
+    T.buffer_store(array, tirx.Select(value, T.uint8(1), T.uint8(0)) if dtype == "bool" else value, [offset])
+
+
+_BINARY: dict[str, Callable[[PrimExpr, PrimExpr], PrimExpr]] = {
+    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
+    "floordiv": tirx.floordiv, "floormod": tirx.floormod, "truncmod": tirx.truncmod,
+    "max": lambda a, b: T.max(a, b), "min": lambda a, b: T.min(a, b),
+    "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
+    "eq": lambda a, b: tirx.EQ(a, b), "ne": lambda a, b: tirx.NE(a, b),
+    "and": lambda a, b: tirx.And(a, b), "or": lambda a, b: tirx.Or(a, b),
+    "bitand": lambda a, b: a & b, "bitor": lambda a, b: a | b, "bitxor": lambda a, b: a ^ b,
+    "shl": lambda a, b: a << b, "shr": lambda a, b: a >> b,
+}
+
+
+def node(e: Expr, a: list[PrimExpr]) -> PrimExpr:
+    """One operator. Transcendental functions are our own polynomials (mathlib): libm calls would scalarise."""
+    if e.op == "const":
+        return constant(e.value, e.dtype)
+    if e.op == "div":
+        return a[0] / a[1] if e.dtype.startswith("float") else tirx.truncdiv(a[0], a[1])
+    if e.op in _BINARY:
+        return _BINARY[e.op](*a)
+    if e.op == "select":
+        return tirx.Select(a[0], a[1], a[2])
+    if e.op == "not":
+        return tirx.Not(a[0])
+    if e.op == "neg":
+        return constant(0, e.dtype) - a[0] if not e.dtype.startswith("float") else a[0] * constant(-1, e.dtype)
+    if e.op == "cast":
+        return cast(a[0], e.args[0].dtype, e.dtype)
+    if e.op == "reinterpret":
+        return T.reinterpret(e.dtype, a[0])
+    if e.op == "bitnot":
+        return ~a[0]
+    return MATH[e.op](*a)
+
+
+def constant(value: Any, dtype: str) -> PrimExpr:
+    return tirx.const(bool(value) if dtype == "bool" else value, dtype)
+
+
+def cast(x: PrimExpr, source: str, dtype: str) -> PrimExpr:
+    if source == "bool":
+        return tirx.Select(x, constant(1, dtype), constant(0, dtype))
+    if dtype == "bool":
+        return tirx.NE(x, constant(0, source))
+    return x.astype(dtype)
+
+
+# ---- Lowering ----------------------------------------------------------------------------------------------------------
+
+
+def _lower(mod: Any, target: Any) -> Any:
+    S, X = s_tir.transform, tirx.transform
+    return tvm.ir.transform.Sequential([
+        X.BindTarget(target), S.LowerInitBlock(), S.PlanAndUpdateBufferAllocationLocation(),
+        S.ConvertBlocksToOpaque(), S.CompactBufferAllocation(), S.LowerMatchBuffer(), S.StmtSimplify(), S.LowerOpaqueBlock(),
+        X.FlattenBuffer(), X.NarrowDataType(32), X.VectorizeLoop(True), X.StorageRewrite(), X.UnrollLoop(),
+        X.StmtSimplify(), X.RemoveNoOp(), X.CommonSubexprElim()])(mod)
+
+
+def _bare_pointers(mod: Any) -> Any:
+    """In place of MakePackedAPI (0.27 has no MakeUnpackedAPI): each buffer parameter becomes a raw data pointer."""
+    out = {}
+    for gv, f in mod.functions.items():
+        params, declared = [], []
+        for p in f.params:
+            if type(p.ty).__name__ == "BufferType":
+                v = tirx.Var(p.name + "_ptr", PointerType(PrimType(str(p.dtype)), "global"))
+                params.append(v)
+                declared.append(tirx.DeclBuffer(p, data=v))
+            else:
+                params.append(p)
+        body = list(f.body.seq) if isinstance(f.body, tirx.SeqStmt) else [f.body]
+        g = tirx.PrimFunc(params, tirx.SeqStmt(declared + body), f.ret_type, f.attrs)
+        out[gv] = g.with_attr("global_symbol", gv.name_hint).with_attr("calling_conv", 0)
+    return tvm.IRModule(out)
+
+
+def build(funcs: Mapping[str, Any], device: Device, path: Path) -> Any:
+    """{symbol: PrimFunc} -> one object file at `path`. Returns TVM's module, of which only `inspect_source` is safe to touch
+    (an unknown attribute of a module built for another machine crashes the process)."""
+    target = tvm.target.Target({"kind": "llvm", **{k: list(v) if isinstance(v, tuple) else v for k, v in device.llvm}})
+    mod = tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in funcs.items()})
+    mod = tirx.transform.LowerIntrin()(_bare_pointers(_lower(mod, target)))
+    lib = tvm.get_global_func("target.build.llvm")(mod, target)
+    lib.write_to_file(str(path), "obj")
+    return lib

@@ -1,0 +1,65 @@
+"""A Plan: the static program that an artifact runs. Buffers with offsets, constants, a list of launches. No interpreter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ALIGNMENT = 64      # bytes: every buffer in the arena and in the weights starts on a cache line
+
+
+@dataclass(frozen=True)
+class Signature:
+    """An input or an output of the model, by its ONNX name; dtype as numpy names it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a kernel's argument lies: `offset` bytes into the arena or the weights, or input or output number `offset`."""
+
+    where: Literal["input", "output", "arena", "weights"]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel call: `kernel` over `tiles` tiles. Scratch: bytes for each thread. flops and bytes (read plus written) count
+    what the operation needs, not what the kernel does; nodes are the source ONNX nodes."""
+
+    kernel: str
+    args: tuple[Place, ...]
+    tiles: int
+    scratch: int
+    nodes: tuple[str, ...]
+    flops: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """A built kernel: its C symbol, its object file's content, the template and knobs it came from, its task's key."""
+
+    symbol: str
+    code: bytes
+    template: str
+    knobs: tuple[tuple[str, int | str], ...]
+    task: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """arena, scratch (for each thread) and weights in bytes. `constants`: outputs that are constants of the model are copied
+    from the weights by a launch like any other."""
+
+    name: str
+    inputs: tuple[Signature, ...]
+    outputs: tuple[Signature, ...]
+    launches: tuple[Launch, ...]
+    arena: int
+    scratch: int
+    weights: int
+    info: tuple[tuple[str, Any], ...] = ()
