@@ -1,0 +1,149 @@
+"""Runs one task as one kernel: builds it for a device, packs its constants, calls it, returns its outputs. `from .harness import …`.
+
+x86 kernels run in this process (ctypes), lanes-4 kernels for wasm32 under wasmtime, aarch64 kernels are only
+compiled. Every output begins as NaN-like garbage between guard zones, so that a kernel which leaves a hole or writes beside
+its buffer fails.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from burnish.schedules.device import Device
+from burnish.schedules.space import Knobs
+from burnish.schedules.task import Task
+from burnish.schedules.template import Template
+
+ZEN5 = Device("zen5", "x86_64", (("mtriple", "x86_64-unknown-linux-gnu"), ("mcpu", "znver5")), ("avx512f",), 16, 32, 48, 1024, 16384)
+AVX2 = Device("haswell", "x86_64", (("mtriple", "x86_64-unknown-linux-gnu"), ("mcpu", "haswell")), ("avx2", "fma"), 8, 16, 32, 256, 8192)
+NEON = Device("cortex-a76", "aarch64", (("mtriple", "aarch64-unknown-linux-gnu"), ("mcpu", "cortex-a76")), ("neon",), 4, 32, 64, 512)
+WASM = Device("wasm", "wasm32", (("mtriple", "wasm32-unknown-unknown"), ("mattr", (
+    "+simd128", "+relaxed-simd", "+bulk-memory", "+sign-ext", "+nontrapping-fptoint", "+mutable-globals"))), ("simd128",), 4, 14, 32, 512)
+
+ZIG = [sys.executable, "-m", "ziglang"]
+GUARD = 1024    # bytes on either side of an array
+FILL = 0xFF     # a NaN in every float type, -1 in integers
+
+_serial = itertools.count()
+
+
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="burnish-kernels-"))
+
+
+def run(template: Template, task: Task, arrays: Mapping[int, np.ndarray], device: Device = ZEN5, knobs: Knobs | None = None,
+        cuts: Sequence[int] = ()) -> list[np.ndarray]:
+    """The outputs of the task, in the order of its buffers. arrays: inputs and constants by buffer number; cuts: tile numbers
+    at which the work is split into several calls (as threads would), run last to first."""
+    kernel = Built(template, task, device, knobs)
+    edges = sorted({0, kernel.tiles, *(min(c, kernel.tiles) for c in cuts)})
+    return kernel(arrays, reversed(list(itertools.pairwise(edges))))
+
+
+class Built:
+    """A compiled kernel. Keep it to call it again (benchmarks); `path` is its object file."""
+
+    def __init__(self, template: Template, task: Task, device: Device = ZEN5, knobs: Knobs | None = None) -> None:
+        from burnish.schedules.tir import build
+
+        reason = template.refuses(task, device)
+        assert reason is None, reason
+        self.template, self.task, self.device = template, task, device
+        self.knobs = knobs or template.default(task, device)
+        assert (why := template.space(task, device).why_not(self.knobs)) is None, why
+        self.tiles = template.tiles(task, self.knobs, device)
+        self.path = _folder() / f"k{next(_serial)}.o"
+        build({"k": template.emit(task, self.knobs, device)}, device, self.path)
+
+    def __call__(self, arrays: Mapping[int, np.ndarray], ranges: Iterable[tuple[int, int]] | None = None) -> list[np.ndarray]:
+        call = _wasm if self.device.arch == "wasm32" else _native
+        return call(self, self.arguments(arrays), list(ranges or [(0, self.tiles)]))
+
+    def arguments(self, arrays: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+        """The kernel's buffers as flat arrays, constants packed, outputs and scratch to be allocated."""
+        packs = self.template.pack(self.task, self.knobs, self.device)
+        given = []
+        for n, b in enumerate(self.task.buffers):
+            if b.role == "output":
+                given.append(np.full(b.bytes, FILL, "u1"))
+                continue
+            a = np.ascontiguousarray(arrays[n])
+            assert a.shape == b.shape and a.dtype == b.dtype, f"buffer {n} is {b}, given {a.dtype}{a.shape}"
+            given.append(np.ascontiguousarray(packs[n](a)) if n in packs else a)
+        if scratch := self.template.scratch(self.task, self.knobs, self.device):
+            given.append(np.full(scratch, FILL, "u1"))
+        return given
+
+    def outputs(self, memory: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [memory[n].view("u1").reshape(-1)[:b.bytes].view(b.dtype).reshape(b.shape).copy()
+                for n, b in enumerate(self.task.buffers) if b.role == "output"]
+
+
+# ---- This machine ------------------------------------------------------------------------------------------------------
+
+
+def aligned(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of `a` at a multiple of 64 bytes, between guard zones: (the copy, the guarded bytes around it)."""
+    raw = np.full(a.nbytes + 2 * GUARD + 64, FILL, "u1")
+    start = GUARD + (-(raw.ctypes.data + GUARD)) % 64
+    whole = raw[start - GUARD:start + a.nbytes + GUARD]
+    inner = whole[GUARD:GUARD + a.nbytes]
+    inner[:] = a.reshape(-1).view("u1")
+    return inner, whole
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Links the object file and loads it."""
+    library = path.with_suffix(".so")
+    subprocess.run([*ZIG, "ld.lld", "-shared", "-o", str(library), str(path)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def _native(kernel: Built, given: list[np.ndarray], ranges: Iterable[tuple[int, int]]) -> list[np.ndarray]:
+    memory = [aligned(a) for a in given]
+    function = load(kernel.path).k
+    for begin, end in ranges:
+        function(*(ctypes.c_void_p(inner.ctypes.data) for inner, _ in memory), ctypes.c_int32(begin), ctypes.c_int32(end))
+    for n, (_, whole) in enumerate(memory):
+        assert (whole[:GUARD] == FILL).all() and (whole[-GUARD:] == FILL).all(), f"the kernel wrote beside argument {n}"
+    return kernel.outputs([inner for inner, _ in memory])
+
+
+# ---- wasm32 ------------------------------------------------------------------------------------------------------------
+
+
+def _wasm(kernel: Built, given: list[np.ndarray], ranges: Iterable[tuple[int, int]]) -> list[np.ndarray]:
+    import wasmtime
+
+    module = kernel.path.with_suffix(".wasm")
+    subprocess.run([*ZIG, "wasm-ld", "--no-entry", "--gc-sections", "--strip-all", "--export=k", "--import-memory",
+                    "--stack-first", "-z", "stack-size=65536", "-o", str(module), str(kernel.path)], check=True)
+    at, places = 1 << 17, []        # above the stack and the kernel's constants
+    for a in given:
+        places.append(at + GUARD)
+        at += -(-(a.nbytes + 2 * GUARD) // 64) * 64
+    config = wasmtime.Config()
+    config.wasm_relaxed_simd = True
+    store = wasmtime.Store(wasmtime.Engine(config))
+    memory = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits((at >> 16) + 1, None)))
+    instance = wasmtime.Instance(store, wasmtime.Module(store.engine, module.read_bytes()), [memory])
+    memory.write(store, bytes([FILL]) * (at - (1 << 17)), 1 << 17)
+    for a, place in zip(given, places, strict=True):
+        memory.write(store, a.tobytes(), place)
+    function = instance.exports(store)["k"]
+    for begin, end in ranges:
+        function(store, *places, begin, end)
+    for n, (a, place) in enumerate(zip(given, places, strict=True)):
+        for edge in (place - GUARD, place + a.nbytes):
+            assert set(memory.read(store, edge, edge + GUARD)) == {FILL}, f"the kernel wrote beside argument {n}"
+    return kernel.outputs([np.frombuffer(bytes(memory.read(store, p, p + a.nbytes)), "u1") for a, p in zip(given, places, strict=True)])
