@@ -62,7 +62,16 @@ class Anchor:
     stages: tuple[Stage, ...] = ()
 
 
-Result = Tensor | Sequence[Tensor] | Anchor
+@dataclass(frozen=True)
+class Pieces:
+    """A tensor made of parts that lie one after the other along `axis` (a concatenation): each becomes a Store of its own, where
+    one element's expression would have to choose among all the parts."""
+
+    axis: int
+    parts: tuple[Tensor, ...]
+
+
+Result = Tensor | Sequence[Tensor] | Pieces | Anchor
 
 
 @dataclass(frozen=True)
@@ -70,16 +79,19 @@ class Lowering:
     function: Callable[[Context], Result]
     kind: Kind
     plain: tuple[int, ...] | None   # inputs that the anchor reads as whole arrays: no prologue fuses into them; None: all
+    rereads: bool                   # the anchor reads an element many times: only copies fuse in front of it, no arithmetic
+    epilogue: bool                  # the anchor's single output may be worked on before it is stored
 
 
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
 
 
-def lowering(*ops: str, kind: Kind, plain: tuple[int, ...] | None = (), domain: str = "") -> Callable[[Any], Any]:
+def lowering(*ops: str, kind: Kind, plain: tuple[int, ...] | None = (), rereads: bool = False,
+             epilogue: bool = True, domain: str = "") -> Callable[[Any], Any]:
     """Registers a function for ops. plain (anchors): numbers of the inputs that must lie in memory, None for all of them."""
     def register(function: Callable[[Context], Result]) -> Callable[[Context], Result]:
         for op in ops:
-            LOWERINGS[domain, op] = Lowering(function, kind, plain)
+            LOWERINGS[domain, op] = Lowering(function, kind, plain, rereads, epilogue)
         return function
     return register
 

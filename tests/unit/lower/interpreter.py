@@ -1,0 +1,187 @@
+"""Expressions and anchors evaluated with numpy: what a lowering means, without TVM and without a schedule.
+
+Every element of a space is computed at once: a variable is an array that broadcasts against the others. A load out of range is
+an error here (a kernel would read foreign memory), on both sides of a select.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from burnish.compiler.lower.registry import Anchor
+from burnish.schedules.expr import Expr, post_order
+
+Env = Mapping[str, np.ndarray]
+Arrays = Sequence[np.ndarray]
+
+_ERF = np.vectorize(math.erf, otypes=[np.float64])
+_INTEGER_DIVISION = {"floordiv": np.floor_divide, "floormod": np.mod, "truncmod": np.fmod}
+_BINARY: dict[str, Callable[..., Any]] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "pow": np.power,
+    "max": lambda a, b: np.where(a > b, a, b), "min": lambda a, b: np.where(a < b, a, b),
+    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+    "and": np.logical_and, "or": np.logical_or, "bitand": np.bitwise_and, "bitor": np.bitwise_or, "bitxor": np.bitwise_xor,
+    "shl": np.left_shift, "shr": np.right_shift,
+}
+_UNARY: dict[str, Callable[..., Any]] = {
+    "neg": lambda a: np.zeros_like(a) - a if a.dtype.kind == "u" else np.negative(a), "abs": np.abs, "sign": np.sign,
+    "bitnot": np.invert, "not": np.logical_not, "isnan": np.isnan, "isinf": np.isinf, "floor": np.floor, "ceil": np.ceil,
+    "round": np.rint, "trunc": np.trunc, "sqrt": np.sqrt, "rsqrt": lambda a: 1 / np.sqrt(a), "exp": np.exp, "log": np.log,
+    "erf": _ERF, "tanh": np.tanh, "sigmoid": lambda a: 1 / (1 + np.exp(-a)), "sin": np.sin, "cos": np.cos, "tan": np.tan,
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh,
+    "acosh": np.arccosh, "atanh": np.arctanh,
+}
+
+
+def grid(extents: Sequence[int], prefix: str = "i", before: int = 0, after: int = 0) -> dict[str, np.ndarray]:
+    """i0, i1, … over `extents`, each an int32 array along its own axis, with axes of size 1 before and after."""
+    rank = before + len(extents) + after
+    shapes = ([n if axis == before + k else 1 for axis in range(rank)] for k, n in enumerate(extents))
+    return {f"{prefix}{k}": np.arange(n, dtype=np.int32).reshape(shape)
+            for k, (n, shape) in enumerate(zip(extents, shapes, strict=True))}
+
+
+def evaluate(root: Expr, env: Env, arrays: Arrays) -> np.ndarray:
+    """The values of `root`, with the dtype it claims."""
+    done: dict[int, np.ndarray] = {}
+    with np.errstate(all="ignore"):
+        for e in post_order([root]):
+            done[id(e)] = np.asarray(_node(e, [done[id(a)] for a in e.args], env, arrays)).astype(e.dtype, copy=False)
+    return done[id(root)]
+
+
+def _node(e: Expr, args: list[np.ndarray], env: Env, arrays: Arrays) -> Any:
+    match e.op:
+        case "const": return np.asarray(e.value, e.dtype)
+        case "var": return env[e.value]
+        case "select": return np.where(*args)
+        case "cast": return args[0] != 0 if e.dtype == "bool" else args[0].astype(e.dtype)
+        case "reinterpret": return np.ascontiguousarray(args[0]).view(e.dtype).reshape(args[0].shape)
+        case "load":
+            array = arrays[e.value]
+            assert array.dtype == e.dtype, f"load of {e.dtype} from a buffer of {array.dtype}"
+            assert len(args) == array.ndim, f"{len(args)} indices into {array.shape}"
+            for i, n in zip(args, array.shape, strict=True):
+                assert i.size == 0 or (i.min() >= 0 and i.max() < n), f"index {i.min()}..{i.max()} of an axis of {n}: {e}"
+            return array[tuple(args)] if args else array
+        case "div" if np.dtype(e.dtype).kind != "f":
+            quotient = np.floor_divide(*args)
+            exact = quotient * args[1] == args[0]
+            return np.where((quotient < 0) & ~exact, quotient + 1, quotient)
+        case "div": return np.divide(*args)
+        case op if op in _INTEGER_DIVISION: return _INTEGER_DIVISION[op](*args)
+        case op if op in _BINARY: return _BINARY[op](*args)
+        case op: return _UNARY[op](*args)
+
+
+# ---- Families ----------------------------------------------------------------------------------------------------------
+
+
+def run_anchor(anchor: Anchor, arrays: Arrays, outputs: Sequence[np.ndarray]) -> None:
+    """Fills `outputs` (arrays of the ONNX outputs' shapes) with what the anchor computes."""
+    env = dict(grid(anchor.space)) | FAMILIES[anchor.family](anchor, arrays)
+    for out, array in zip(anchor.outputs, outputs, strict=True):
+        store(out.index, out.value, anchor.space, env, arrays, array)
+
+
+def store(index: Sequence[Expr], value: Expr, space: tuple[int, ...], env: Env, arrays: Arrays, into: np.ndarray) -> None:
+    at = tuple(np.broadcast_to(evaluate(i, env, arrays), space) for i in index)
+    values = np.broadcast_to(evaluate(value, env, arrays), space)
+    assert values.dtype == into.dtype, f"store of {values.dtype} into {into.dtype}"
+    for i, n in zip(at, into.shape, strict=True):
+        assert i.size == 0 or (i.min() >= 0 and i.max() < n), f"store at {i.min()}..{i.max()} of an axis of {n}"
+    into[at] = values
+
+
+def generic(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    return {}
+
+
+def rows(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    space, reduce = tuple(anchor.params["space"]), tuple(anchor.params["reduce"])
+    env = grid(space, after=len(reduce)) | grid(reduce, "r", before=len(space))
+    results: dict[str, np.ndarray] = {}
+    for n, stage in enumerate(anchor.stages):
+        values = np.broadcast_to(evaluate(stage.value, env, arrays), space + reduce).reshape(*space, -1)
+        s = _reduce(stage.op, values)
+        env[f"s{n}"] = s.reshape(*space, *(1 for _ in reduce))
+        results[f"s{n}"] = s.reshape(*space, *(1 for _ in range(len(anchor.space) - len(space))))
+    return results
+
+
+def _reduce(op: str, values: np.ndarray) -> np.ndarray:
+    last = values.shape[-1] - 1
+    match op:
+        case "sum" | "prod": return getattr(values, op)(axis=-1, dtype=values.dtype)
+        case "max" | "min": return getattr(values, op)(axis=-1)
+        case "argmax" | "argmin": return getattr(values, op)(axis=-1).astype(np.int32)
+        case _: return (last - getattr(values[..., ::-1], op.removesuffix("_last"))(axis=-1)).astype(np.int32)
+
+
+def gemm(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    b, m, n, k = (anchor.params[p] for p in ("batch", "m", "n", "k"))
+    env = {"i0": np.arange(b, dtype="i4").reshape(-1, 1, 1, 1), "i1": np.arange(m, dtype="i4").reshape(-1, 1, 1),
+           "i2": np.arange(n, dtype="i4").reshape(-1, 1), "r0": np.arange(k, dtype="i4")}
+    x = np.broadcast_to(evaluate(anchor.operands["x"], env, arrays), (b, m, 1, k))[:, :, 0]
+    if "w" in anchor.operands:
+        w = np.broadcast_to(evaluate(anchor.operands["w"], env, arrays), (b, 1, n, k))[:, 0].swapaxes(1, 2)
+    else:
+        w = arrays[anchor.params["w"]]
+    return {"acc": np.matmul(x.astype("f8"), w.astype("f8")).astype("f4")}
+
+
+def conv(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    p = anchor.params
+    x, w = arrays[p["x"]], arrays[p["w"]]
+    assert x.shape == (p["n"], p["ih"], p["iw"], p["groups"] * p["ic"]), x.shape
+    assert w.shape == (p["groups"], p["kh"], p["kw"], p["ic"], p["oc"]), w.shape
+    acc = np.zeros((p["n"], p["oh"], p["ow"], p["groups"], p["oc"]))
+    for y, z, window in _windows(p, x):
+        acc += np.einsum("nhwgi,gio->nhwgo", window.reshape(*window.shape[:3], p["groups"], p["ic"]), w[:, y, z].astype("f8"))
+    return {"acc": acc.reshape(*acc.shape[:3], -1).astype("f4")}
+
+
+def depthwise(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    p = anchor.params
+    x, w = arrays[p["x"]], arrays[p["w"]]
+    assert x.shape == (p["n"], p["ih"], p["iw"], p["c"]) and w.shape == (p["kh"], p["kw"], p["c"]), (x.shape, w.shape)
+    acc = np.zeros((p["n"], p["oh"], p["ow"], p["c"]))
+    for y, z, window in _windows(p, x):
+        acc += window * w[y, z].astype("f8")
+    return {"acc": acc.astype("f4")}
+
+
+def _windows(p: Mapping[str, Any], x: np.ndarray) -> Any:
+    """(kh, kw, what that tap reads at every output position)."""
+    after = [max(0, (p[f"o{a}"] - 1) * p[f"s{a}"] + (p[f"k{a}"] - 1) * p[f"d{a}"] + 1 - p[f"p{t}"] - p[f"i{a}"])
+             for a, t in (("h", "t"), ("w", "l"))]
+    padded = np.pad(x.astype("f8"), ((0, 0), (p["pt"], after[0]), (p["pl"], after[1]), (0, 0)))
+    for y in range(p["kh"]):
+        for z in range(p["kw"]):
+            top, left = y * p["dh"], z * p["dw"]
+            yield y, z, padded[:, top:top + (p["oh"] - 1) * p["sh"] + 1:p["sh"], left:left + (p["ow"] - 1) * p["sw"] + 1:p["sw"]]
+
+
+def attention(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    p = anchor.params
+    b, h, nq, nk = (p[n] for n in ("batch", "heads", "nq", "nk"))
+
+    def operand(name: str, *tail: int) -> np.ndarray:
+        env = grid((b, h, tail[0]), after=1) | {k: np.arange(tail[1], dtype="i4") for k in ("r0", "i3")}
+        return np.broadcast_to(evaluate(anchor.operands[name], env, arrays), (b, h, *tail)).astype("f8")
+
+    score = operand("q", nq, p["d"]) @ operand("k", nk, p["d"]).swapaxes(2, 3) * p["scale"]
+    if "mask" in anchor.operands:
+        score = score + operand("mask", nq, nk)
+    if p.get("causal"):
+        score = np.where(np.tri(nq, nk, dtype=bool), score, -np.inf)
+    score = np.exp(score - score.max(-1, keepdims=True))
+    return {"acc": (score / score.sum(-1, keepdims=True) @ operand("v", nk, p["dv"])).astype("f4")}
+
+
+FAMILIES: dict[str, Callable[[Anchor, Arrays], dict[str, np.ndarray]]] = {
+    "generic": generic, "rows": rows, "gemm": gemm, "conv": conv, "depthwise": depthwise, "attention": attention}
