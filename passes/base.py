@@ -8,14 +8,15 @@ onnxruntime can run: that is the oracle of every test here. Shapes and dtypes ar
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
+from onnx_ir.passes.common import NameFixPass
 
 DOMAIN = "burnish"      # custom ops; each is an ONNX function whose body in standard ops is its meaning
 
@@ -42,6 +43,16 @@ class Miss:
     reason: str
 
 
+class Unsupported(Exception):
+    """What no pass can bring into the form that the compiler needs; carries what a refusal tells the user."""
+
+    def __init__(self, node: ir.Node, reason: str, hint: str = "") -> None:
+        self.node = node.name or (node.outputs[0].name if node.outputs else None) or "?"
+        self.op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        self.version, self.reason, self.hint = node.version or 0, reason, hint
+        super().__init__(f"{self.node} ({self.op}): {reason}" + (f"; {hint}" if hint else ""))
+
+
 class GraphPass(InPlacePass):
     """One pass over the whole model. `misses` are the reasons of the last call."""
 
@@ -57,7 +68,10 @@ class GraphPass(InPlacePass):
 
     def call(self, model: ir.Model) -> PassResult:
         self.misses = []
-        return PassResult(model, self.run(model))
+        changed = self.run(model)
+        if changed:
+            NameFixPass()(model)    # passes name new values after old ones; ONNX wants every name once
+        return PassResult(model, changed)
 
     @abstractmethod
     def run(self, model: ir.Model) -> bool:
@@ -126,7 +140,61 @@ def op(op_type: str, inputs: Iterable[ir.Value | None], like: ir.Value, *, name:
     return ir.Node(domain, op_type, list(inputs), attrs, outputs=[out], name=name, version=version)
 
 
+def attr(node: ir.Node, name: str, default: Any = None) -> Any:
+    """An attribute as a Python value (int, float, str, list, numpy array for a tensor, graph)."""
+    a = node.attributes.get(name)
+    if a is None:
+        return default
+    if a.type == ir.AttributeType.TENSOR:
+        return a.as_tensor().numpy()
+    return list(a.value) if isinstance(a.value, list | tuple) else a.value
+
+
+def only_use(value: ir.Value | None) -> ir.Node | None:
+    """The node that reads the value, if it is read exactly once and is no output of the graph."""
+    if value is None or value.is_graph_output() or len(value.uses()) != 1:
+        return None
+    return value.uses()[0].node
+
+
+def maker(value: ir.Value | None, *ops: str, domain: str = "") -> ir.Node | None:
+    """The node that computes the value, if its op is among `ops`."""
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.domain == domain and node.op_type in ops else None
+
+
 def replace(old: ir.Node, new: Iterable[ir.Node], result: ir.Value) -> None:
     """Puts `new` nodes where `old` stands, and `result` in place of its only output. Names of graph outputs are kept."""
-    new = list(new)
-    ir.convenience.replace_nodes_and_values(old.graph, old, [old], new, [old.outputs[0]], [result])
+    replace_all(old, new, [result])
+
+
+def replace_all(old: ir.Node, new: Iterable[ir.Node], results: Sequence[ir.Value | None]) -> None:
+    """Puts `new` nodes where `old` stands, and `results` in place of its outputs (None for an output that nobody reads).
+
+    A result may also be a value that exists already. Shape and dtype of the old output fill in what the result lacks. A graph
+    output whose result cannot bear its name (an input, a constant, another graph output) is made by an Identity.
+    """
+    graph = old.graph
+    assert graph is not None
+    for node in new:
+        graph.insert_before(old, node)
+    for before, after in zip(old.outputs, results, strict=True):
+        if after is None or after is before:
+            continue
+        if after.type is None:
+            after.type = before.type
+        if after.shape is None or (not after.shape.is_static() and before.shape is not None):
+            after.shape = before.shape
+        if before.is_graph_output():
+            named = after
+            if after.producer() is None or after.graph is not graph or after.is_graph_output():
+                copy = op("Identity", [after], before, name=before.name or "output")
+                graph.insert_before(old, copy)
+                named = copy.outputs[0]
+            name, before.name = before.name, None
+            for i, output in enumerate(graph.outputs):
+                if output is before:
+                    graph.outputs[i] = named
+            named.name = name
+        before.replace_all_uses_with(after)
+    graph.remove(old, safe=True)

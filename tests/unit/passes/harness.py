@@ -18,7 +18,7 @@ def proto(model: Model) -> onnx.ModelProto:
     """A ModelProto of its own. Text is ONNX's textual syntax; a bare `g (…) => (…) {…}` gets the newest opset that ort knows."""
     if isinstance(model, str):
         text = model.strip()
-        return parser.parse_model(text if text.startswith("<") else f'<ir_version: 10, opset_import: ["": 23]>\n{text}')
+        return parser.parse_model(text if text.startswith("<") else f'<ir_version: 10, opset_import: ["": 26]>\n{text}')
     if isinstance(model, ir.Model):
         return ir.to_proto(model)
     copy = onnx.ModelProto()
@@ -96,7 +96,7 @@ def check(model: Model, *passes: InPlacePass, inputs: Mapping[str, np.ndarray] |
     check_valid(graph)
     assert_same(before, run(graph, inputs), tolerance)
     if idempotent and changed:
-        assert not any([p(graph).modified for p in passes]), "the second application changed the model again"
+        assert not any(p(graph).modified for p in passes), "the second application changed the model again"
     return graph
 
 
