@@ -164,6 +164,13 @@ class Context:
         `plain`."""
         return self._group.buffer(self.node.inputs[n], shape)
 
+    def view(self, n: int, shape: tuple[int, ...]) -> Tensor:
+        """Input n in another shape of the same size: read as such from memory where it lies there, else by computing its index."""
+        try:
+            return self._group.tensor(self.buffer(n, shape))
+        except ValueError:      # computed inside the group
+            return self.input(n).reshape(shape)
+
     def weight(self, value: np.ndarray) -> int:
         """The number of a new constant among the task's buffers, such as a weight in the family's own layout."""
         return self._group.weight(np.ascontiguousarray(value))

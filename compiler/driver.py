@@ -1,0 +1,147 @@
+"""The way through, from an ONNX file to a verified artifact. Each step is one function of the module that it is named after."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from .. import passes, targets
+from ..schedules.builder import Builder
+from ..schedules.device import Device
+from ..schedules.task import Task
+from ..schedules.templates import choose
+from ..schedules.worker import Built, Job
+from ..targets.plan import KernelCode, Plan
+from . import importer
+from .errors import BuildError, Refusal, Refused
+from .lower import group as lowering
+from .lower.group import LoweredGroup
+from .lower.registry import LOWERINGS, refusal
+from .partition import Partition, partition
+from .planner import Choice
+from .planner import plan as make_plan
+
+Progress = Callable[[str, int, int], None]      # step, done, total
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """The progress of a compile that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A model as kernels and a plan, before a target writes its artifact."""
+
+    model: ir.Model
+    passes: tuple[str, ...]
+    lowered: tuple[LoweredGroup, ...]
+    plan: Plan
+    kernels: tuple[KernelCode, ...]
+    weights: np.ndarray
+    device: Device
+
+
+def prepare(model: ir.Model, progress: Progress = silent) -> tuple[ir.Model, tuple[str, ...]]:
+    """The exact passes; every op that has a lowering is kept whole."""
+    applied = passes.run(model, keep=frozenset(LOWERINGS), progress=progress)
+    separate_outputs(model)
+    return model, tuple(applied)
+
+
+def separate_outputs(model: ir.Model) -> None:
+    """Gives every output of the graph a node of its own to write it: an output may otherwise be an input, a constant, or
+    another output."""
+    seen: set[ir.Value] = set()
+    for n, value in enumerate(list(model.graph.outputs)):
+        if value.producer() is None or value in seen:
+            copy = ir.node("Identity", [value], name=f"output_{n}", outputs=[ir.Value(name=value.name, shape=value.shape, type=value.type)])
+            model.graph.append(copy)
+            model.graph.outputs[n] = copy.outputs[0]
+        seen.add(value)
+
+
+def lower(model: ir.Model) -> tuple[Partition, list[LoweredGroup]]:
+    """The partition and each group's task; raises Refused with everything that cannot be compiled."""
+    missing = [refusal(n, "burnish has no lowering for this op", "express it with other ops, or ask for it")
+               for n in model.graph if (n.domain, n.op_type) not in LOWERINGS]
+    if missing:
+        raise Refused(missing + list(_other_refusals(model)))
+    parts = partition(model)
+    results = [lowering.lower(g, parts) for g in parts.groups]
+    refusals = [r for x in results if isinstance(x, list) for r in x]
+    if refusals:
+        raise Refused(refusals)
+    return parts, [x for x in results if isinstance(x, LoweredGroup)]
+
+
+def _other_refusals(model: ir.Model) -> Sequence[Refusal]:
+    """What else would be refused, were the ops without a lowering there: each remaining node is tried by itself."""
+    from .partition import FusedGroup
+
+    found: list[Refusal] = []
+    alone = Partition((), {})
+    for node in model.graph:
+        if (node.domain, node.op_type) in LOWERINGS:
+            low = LOWERINGS[node.domain, node.op_type]
+            group = FusedGroup((node,), node if low.kind.value == "anchor" else None, tuple(node.outputs))
+            result = lowering.lower(group, alone)
+            found += result if isinstance(result, list) else []
+    return found
+
+
+def decide(tasks: Sequence[Task], device: Device, name: str) -> dict[str, Choice]:
+    """Template, knobs and symbol of every different task, by key."""
+    choices: dict[str, Choice] = {}
+    for task in tasks:
+        if task.key in choices:
+            continue
+        template = choose(task, device)
+        if template is None:
+            raise BuildError(f"no template makes this task:\n{task}")
+        knobs = template.default(task, device)
+        choices[task.key] = Choice(f"{name}_{len(choices)}_{task.family}", template, knobs)
+    return choices
+
+
+def build(choices: Mapping[str, Choice], tasks: Mapping[str, Task], device: Device, workers: int,
+          progress: Progress = silent) -> list[KernelCode]:
+    """Object code of every kernel, made in worker processes; raises BuildError with every kernel that failed."""
+    jobs = [Job(c.symbol, c.template.name, tasks[key], c.knobs, device) for key, c in choices.items()]
+    done: list[Built] = []
+
+    def one(built: Built) -> None:
+        done.append(built)
+        progress("build kernels", len(done), len(jobs))
+
+    progress("build kernels", 0, len(jobs))
+    with Builder(workers) as builder:
+        results = builder.build(jobs, one)
+    failed = [f"{b.symbol} ({j.template}, {j.knobs}): {b.error}" for b, j in zip(results, jobs, strict=True) if b.error]
+    if failed:
+        raise BuildError("these kernels could not be built (a bug of burnish, not of your model):\n" + "\n".join(failed))
+    return [KernelCode(b.symbol, b.code, j.template, j.knobs.items_, key)
+            for b, j, key in zip(results, jobs, choices, strict=True)]
+
+
+def compile_model(model: ir.Model, device: Device, name: str, progress: Progress = silent, workers: int | None = None) -> Compiled:
+    """From an imported model (static shapes) to kernels and a plan for `device`."""
+    model, applied = prepare(model, progress)
+    progress("lower", 0, 1)
+    parts, lowered = lower(model)
+    progress("lower", 1, 1)
+    tasks = {low.task.key: low.task for low in lowered}
+    choices = decide([low.task for low in lowered], device, name)
+    kernels = build(choices, tasks, device, workers or len(os.sched_getaffinity(0)), progress)
+    plan, weights = make_plan(name, model, parts, lowered, choices, device)
+    return Compiled(model, applied, tuple(lowered), plan, tuple(kernels), weights, device)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,134 @@
+"""Where everything lies: liveness-based arena offsets, packed constants in execution order, the list of launches."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..schedules.device import Device
+from ..schedules.space import Knobs
+from ..schedules.task import ITEMSIZE, Task
+from ..schedules.template import Template
+from ..targets.plan import ALIGNMENT, Launch, Place, Plan, Signature
+from .lower.group import LoweredGroup
+from .lower.registry import dtype_of, shape_of
+from .partition import Partition
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a task is made."""
+
+    symbol: str
+    template: Template
+    knobs: Knobs
+
+
+def up(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+def bytes_of(value: ir.Value) -> int:
+    return math.prod(shape_of(value)) * ITEMSIZE[dtype_of(value)]
+
+
+def place_buffers(sizes: Sequence[int], births: Sequence[int], deaths: Sequence[int]) -> tuple[list[int], int]:
+    """Offsets such that buffers alive at the same time do not overlap, and the arena's size: largest first, each at the lowest
+    free offset (greedy by size, Pisarchyk & Lee 2020, section 5.2). A buffer lives from step births[n] to deaths[n], inclusive."""
+    offsets = [0] * len(sizes)
+    placed: list[int] = []
+    total = 0
+    for n in sorted(range(len(sizes)), key=lambda n: (-sizes[n], births[n])):
+        rivals = sorted((m for m in placed if births[m] <= deaths[n] and births[n] <= deaths[m]), key=lambda m: offsets[m])
+        at = 0
+        for m in rivals:
+            if at + sizes[n] <= offsets[m]:
+                break
+            at = max(at, offsets[m] + sizes[m])
+        offsets[n] = at
+        placed.append(n)
+        total = max(total, at + sizes[n])
+    return offsets, total
+
+
+class Weights:
+    """The packed constants, one after another in order of first use; equal ones once."""
+
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+        self.size = 0
+        self._known: dict[bytes, int] = {}
+
+    def add(self, array: np.ndarray) -> int:
+        """Offset in bytes of the array's content."""
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        key = hashlib.sha256(raw.tobytes()).digest() + len(raw).to_bytes(8, "little")
+        if key not in self._known:
+            self._known[key] = self.size
+            self.parts += [raw, np.zeros(up(len(raw)) - len(raw), np.uint8)]
+            self.size += up(len(raw))
+        return self._known[key]
+
+    def array(self) -> np.ndarray:
+        return np.concatenate(self.parts) if self.parts else np.zeros(0, np.uint8)
+
+
+def plan(name: str, model: ir.Model, partition: Partition, lowered: Sequence[LoweredGroup], choices: Mapping[str, Choice],
+         device: Device) -> tuple[Plan, np.ndarray]:
+    """The plan of the model and the content of its weights file. `choices`: by task key. The model's inputs and outputs are
+    used where the caller put them; everything else lives in the arena."""
+    inputs = {v: n for n, v in enumerate(model.graph.inputs)}
+    outputs = {v: n for n, v in enumerate(model.graph.outputs)}
+    births: dict[ir.Value, int] = {}
+    deaths: dict[ir.Value, int] = {}
+    for step, low in enumerate(lowered):
+        for b, buffer in zip(low.bindings, low.task.buffers, strict=True):
+            if isinstance(b, ir.Value) and b not in inputs and b not in outputs:
+                births.setdefault(b, step)
+                deaths[b] = step
+    live = list(births)
+    offsets, arena = place_buffers([up(bytes_of(v)) for v in live], list(births.values()), [deaths[v] for v in live])
+    place_of = {v: Place("arena", o) for v, o in zip(live, offsets, strict=True)}
+    place_of |= {v: Place("input", n) for v, n in inputs.items()} | {v: Place("output", n) for v, n in outputs.items()}
+    weights, launches = Weights(), []
+    for low in lowered:
+        c = choices[low.task.key]
+        packs = c.template.pack(low.task, c.knobs, device)
+        args = tuple(place_of[b] if isinstance(b, ir.Value) else Place("weights", weights.add(packs[n](b) if n in packs else b))
+                     for n, b in enumerate(low.bindings))
+        launches.append(Launch(
+            kernel=c.symbol, args=args, tiles=c.template.tiles(low.task, c.knobs, device),
+            scratch=c.template.scratch(low.task, c.knobs, device),
+            nodes=tuple(f"{n.op_type} {n.name}" for n in low.group.nodes), flops=flops(low.task),
+            bytes=sum(b.bytes for b in low.task.buffers)))
+    result = Plan(
+        name=name, inputs=tuple(signature(v) for v in model.graph.inputs), outputs=tuple(signature(v) for v in model.graph.outputs),
+        launches=tuple(launches), arena=arena, scratch=max((up(x.scratch) for x in launches), default=0), weights=weights.size)
+    return result, weights.array()
+
+
+def signature(value: ir.Value) -> Signature:
+    return Signature(str(value.name), shape_of(value), dtype_of(value))
+
+
+def flops(task: Task) -> int:
+    """Arithmetic that the operation needs: two for each multiply-add of an anchor, one for each element otherwise."""
+    p = task.params
+    match task.family:
+        case "gemm":
+            return int(2 * p["batch"] * p["m"] * p["n"] * p["k"])
+        case "conv":
+            return int(2 * p["n"] * p["oh"] * p["ow"] * p["groups"] * p["oc"] * p["kh"] * p["kw"] * p["ic"])
+        case "depthwise":
+            return int(2 * p["n"] * p["oh"] * p["ow"] * p["c"] * p["kh"] * p["kw"])
+        case "attention":
+            return int(2 * p["batch"] * p["heads"] * p["nq"] * p["nk"] * (p["d"] + p["dv"]))
+        case "rows":
+            return math.prod([*p["space"], *p["reduce"]]) * max(1, len(task.stages))
+        case _:
+            return sum(math.prod(s.space) for s in task.stores)
