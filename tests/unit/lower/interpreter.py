@@ -94,7 +94,7 @@ def store(index: Sequence[Expr], value: Expr, space: tuple[int, ...], env: Env, 
     assert values.dtype == into.dtype, f"store of {values.dtype} into {into.dtype}"
     for i, n in zip(at, into.shape, strict=True):
         assert i.size == 0 or (i.min() >= 0 and i.max() < n), f"store at {i.min()}..{i.max()} of an axis of {n}"
-    into[at] = values
+    into[at] = values if at else values.reshape(-1)[-1]
 
 
 def generic(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
