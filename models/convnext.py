@@ -26,7 +26,8 @@ def network() -> nn.Module:
         def __init__(self, width: int) -> None:
             super().__init__()
             self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
-            self.mlp = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+            self.mlp = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 4 * width), nn.GELU(),
+                                     nn.Linear(4 * width, width))
             self.layer_scale = nn.Parameter(torch.ones(width))
 
         def forward(self, x: Tensor) -> Tensor:

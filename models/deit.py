@@ -33,7 +33,8 @@ def network(heads: int) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.attention = nn.Sequential(nn.LayerNorm(width, eps=1e-6), Attention())
-            self.mlp = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+            self.mlp = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 4 * width), nn.GELU(),
+                                     nn.Linear(4 * width, width))
 
         def forward(self, x: Tensor) -> Tensor:
             x = x + self.attention(x)

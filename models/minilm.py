@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .packages import Package, fetch
 
@@ -31,8 +31,8 @@ def network() -> nn.Module:
             for name, part in parts.items():
                 setattr(self, name, part)
 
-    def linear(inputs: int, outputs: int) -> Parts:
-        return Parts(dense=nn.Linear(inputs, outputs))
+        def __getattr__(self, name: str) -> Any:
+            return super().__getattr__(name)
 
     def linear_norm(inputs: int) -> Parts:
         return Parts(dense=nn.Linear(inputs, WIDTH), LayerNorm=nn.LayerNorm(WIDTH, eps=EPSILON))
@@ -42,7 +42,7 @@ def network() -> nn.Module:
             super().__init__()
             qkv = {name: nn.Linear(WIDTH, WIDTH) for name in ("query", "key", "value")}
             self.attention = Parts(self=Parts(**qkv), output=linear_norm(WIDTH))
-            self.intermediate, self.output = linear(WIDTH, 4 * WIDTH), linear_norm(4 * WIDTH)
+            self.intermediate, self.output = Parts(dense=nn.Linear(WIDTH, 4 * WIDTH)), linear_norm(4 * WIDTH)
 
         def forward(self, x: Tensor, mask: Tensor) -> Tensor:
             n, t, _ = x.shape
@@ -63,7 +63,7 @@ def network() -> nn.Module:
             self.embeddings = Parts(
                 word_embeddings=nn.Embedding(VOCABULARY, WIDTH), position_embeddings=nn.Embedding(POSITIONS, WIDTH),
                 token_type_embeddings=nn.Embedding(2, WIDTH), LayerNorm=nn.LayerNorm(WIDTH, eps=EPSILON))
-            self.encoder = Parts(layer=nn.ModuleList(Layer() for _ in range(LAYERS)))
+            self.encoder = Parts(layer=nn.Sequential(*(Layer() for _ in range(LAYERS))))
 
         def forward(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
             e = self.embeddings

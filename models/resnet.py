@@ -1,4 +1,7 @@
-"""ResNet-18 and ResNet-50 (He et al. 2015, arXiv 1512.03385), strides in the 3x3 as in timm: 11,689,512 and 25,557,032 parameters."""
+"""ResNet-18 and ResNet-50 (He et al. 2015, arXiv 1512.03385), as timm's: 11,689,512 and 25,557,032 parameters.
+
+The stride is in the 3x3 convolution of a bottleneck.
+"""
 
 from __future__ import annotations
 

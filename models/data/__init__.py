@@ -1,0 +1,1 @@
+"""Real data to measure the zoo's models on, from registry packages."""
