@@ -51,13 +51,13 @@ def reduce(ctx: Context) -> Anchor:
         dtype = "uint8"
     x = ctx.input(0)
     if 0 in x.shape:
-        empty = how.after(IDENTITY[how.stage](dtype), 0) if ctx.op != "ReduceMean" else const(np.nan if dtype in FLOATS else 0, dtype)
-        return _constant(ctx, empty)
+        nothing = const(np.nan if dtype in FLOATS else 0, dtype)
+        return _constant(ctx, nothing if ctx.op == "ReduceMean" else how.after(IDENTITY[how.stage](dtype), 0))
     parts, read = _merged(ctx, axes)
     rows = parts.rows
     stage = rows.stage(how.stage, lambda i, r: how.before(cast(read.at(parts.index(i, r)), dtype)))
     value = how.after(result(0, dtype), parts.count)
-    return rows.anchor([stage], Output(_output_index(ctx, parts, x.shape, axes, rows.row), cast(value, x.dtype)))
+    return rows.anchor([stage], Output(_output_index(ctx, x.shape, axes, rows.row), cast(value, x.dtype)))
 
 
 @lowering("ReduceLogSumExp", kind=ANCHOR, rereads=True)
@@ -74,7 +74,7 @@ def reduce_log_sum_exp(ctx: Context) -> Anchor:
     stages = [rows.stage("max", lambda i, r: cast(read.at(parts.index(i, r)), dtype)),
               rows.stage("sum", lambda i, r: exp(cast(read.at(parts.index(i, r)), dtype) - m))]
     value = log(result(1, dtype)) + m
-    return rows.anchor(stages, Output(_output_index(ctx, parts, x.shape, axes, rows.row), cast(value, x.dtype)))
+    return rows.anchor(stages, Output(_output_index(ctx, x.shape, axes, rows.row), cast(value, x.dtype)))
 
 
 @lowering("ArgMax", "ArgMin", kind=ANCHOR)
@@ -84,7 +84,7 @@ def arg_extreme(ctx: Context) -> Anchor:
     rows = parts.rows
     op = ctx.op.lower() + ("_last" if ctx.attr("select_last_index", 0) else "")
     stage = rows.stage(op, lambda i, r: x.at(parts.index(i, r)))
-    index = _output_index(ctx, parts, x.shape, parts.axes, rows.row)
+    index = _output_index(ctx, x.shape, parts.axes, rows.row)
     return rows.anchor([stage], Output(index, cast(result(0, "int32"), "int64")))
 
 
@@ -95,9 +95,8 @@ def hardmax(ctx: Context) -> Anchor:
     parts = split(x.shape, [ctx.attr("axis", -1)])
     rows = parts.rows
     stage = rows.stage("argmax", lambda i, r: x.at(parts.index(i, r)))
-    one, zero = const(1, x.dtype), const(0, x.dtype)
-    return rows.anchor([stage], Output(parts.index(rows.row, rows.element), select(equal(rows.element[0], result(0, "int32")), one, zero)),
-                       elementwise=True)
+    value = select(equal(rows.element[0], result(0, "int32")), const(1, x.dtype), const(0, x.dtype))
+    return rows.anchor([stage], Output(parts.index(rows.row, rows.element), value), elementwise=True)
 
 
 def reduced_axes(ctx: Context) -> tuple[int, ...]:
@@ -129,7 +128,7 @@ def _merged(ctx: Context, axes: tuple[int, ...]) -> tuple[Split, Tensor]:
     return Split(tuple(merged), tuple(kept)), ctx.view(0, tuple(merged))
 
 
-def _output_index(ctx: Context, parts: Split, shape: tuple[int, ...], axes: tuple[int, ...], row: tuple[Expr, ...]) -> tuple[Expr, ...]:
+def _output_index(ctx: Context, shape: tuple[int, ...], axes: tuple[int, ...], row: tuple[Expr, ...]) -> tuple[Expr, ...]:
     """Where a row's result lands: kept axes in their order, reduced ones at 0 or, without keepdims, gone."""
     rest = iter(row)
     at = [const(0, "int32") if n == 1 or a in axes else next(rest) for a, n in enumerate(shape)]

@@ -165,7 +165,7 @@ class Context:
         return self._group.buffer(self.node.inputs[n], shape)
 
     def view(self, n: int, shape: tuple[int, ...]) -> Tensor:
-        """Input n in another shape of the same size: read as such from memory where it lies there, else by computing its index."""
+        """Input n in another shape of the same size: read as such where it lies in memory, else by computing its index."""
         try:
             return self._group.tensor(self.buffer(n, shape))
         except ValueError:      # computed inside the group

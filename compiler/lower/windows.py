@@ -111,7 +111,8 @@ class Windows:
 
     def touches_input(self) -> bool:
         """Clamping a tap into range keeps it in its own window: every window overlaps the input and has no holes."""
-        return all(d == 1 or k == 1 for d, k in zip(self.dilations, self.kernel, strict=True)) and bool((self.counts(False) > 0).all())
+        dense = all(d == 1 or k == 1 for d, k in zip(self.dilations, self.kernel, strict=True))
+        return dense and bool((self.counts(False) > 0).all())
 
     def tap(self, flat: Expr) -> Index:
         """The tap of a flat position in the window."""
