@@ -126,7 +126,7 @@ def initializer(model: ir.Model, array: np.ndarray, near: str) -> ir.Value:
     while name in model.graph.initializers:
         n += 1
         name = f"{near}_{n}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
     return value

@@ -19,10 +19,9 @@ def proto(model: Model) -> onnx.ModelProto:
     if isinstance(model, str):
         text = model.strip()
         return parser.parse_model(text if text.startswith("<") else f'<ir_version: 10, opset_import: ["": 26]>\n{text}')
-    if isinstance(model, ir.Model):
-        return ir.to_proto(model)
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(ir.to_proto(model) if isinstance(model, ir.Model) else model)
+    copy.ir_version = min(copy.ir_version, 13)      # the newest that onnxruntime loads
     return copy
 
 

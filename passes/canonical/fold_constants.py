@@ -1,0 +1,72 @@
+"""Nodes of constants become constants."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..base import DOMAIN, GraphPass, Stage, initializer, replace_all, shape
+from ..shapes import evaluate, infer, reads, typed
+
+RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial",
+                    "Dropout"})
+KEPT = RANDOM | {"Identity", "Constant", "Loop", "If"}     # a Loop may run for ever; an Identity names an output
+
+
+class FoldConstants(GraphPass):
+    """y = f(constants) becomes the constant y, evaluated by onnxruntime; y = Shape(x), Size(x) by the static shape of x.
+
+    In the same sweep, shapes that follow from a folded value are inferred, so that a chain Shape - Gather - Concat - Reshape
+    is folded at once. limit: bytes of a result that is larger than its inputs; above that the node stays.
+    """
+
+    stage = Stage.CANONICAL
+
+    def __init__(self, limit: int = 64 << 20) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def run(self, model: ir.Model) -> bool:
+        changed = False
+        for node in list(model.graph):
+            if node.domain == DOMAIN:
+                continue
+            if not all(typed(v) for v in node.outputs):
+                changed |= infer(node, model.opset_imports)
+            results = self._shape(node) or self._evaluate(node, model)
+            if results is not None:
+                values = [initializer(model, a, v.name) if v.name else None for v, a in zip(node.outputs, results, strict=True)]
+                replace_all(node, [], values)
+                changed = True
+        return changed
+
+    @staticmethod
+    def _shape(node: ir.Node) -> list[np.ndarray] | None:
+        if node.domain != "" or node.op_type not in ("Shape", "Size") or shape(node.inputs[0]) is None:
+            return None
+        dims = np.array(shape(node.inputs[0]), np.int64)
+        if node.op_type == "Size":
+            return [np.array(dims.prod(dtype=np.int64))]
+        start, end = (node.attributes.get_int(key, default) for key, default in (("start", 0), ("end", len(dims))))
+        return [dims[slice(max(start, -len(dims)), end if end >= -len(dims) else 0)]]
+
+    def _evaluate(self, node: ir.Node, model: ir.Model) -> list[np.ndarray] | None:
+        if node.domain == "" and node.op_type in KEPT:
+            return None
+        if node.domain not in ("", "ai.onnx.ml") or not all(isinstance(v.type, ir.TensorType) for v in node.outputs if v.name):
+            return None
+        inputs = reads(node)
+        if any(v.const_value is None for v in inputs):
+            return None
+        grown = sum(np.prod(shape(v) or (), dtype=float) * v.dtype.itemsize for v in node.outputs if v.dtype is not None)
+        if grown > max(self.limit, sum(v.const_value.nbytes for v in inputs if v.const_value is not None)):
+            self.miss(node, f"the constant would take {grown / 2**20:.0f} MiB")
+            return None
+        results = evaluate(node, model.opset_imports)
+        if results is None:
+            self.miss(node, "neither onnxruntime nor onnx's reference can evaluate it")
+            return None
+        if any(a.dtype.kind in "OUS" for a in results):
+            return None
+        found = iter(results)
+        return [next(found) if v.name else np.zeros(0) for v in node.outputs]
