@@ -8,12 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from ...schedules.expr import (
-    FLOATS, Expr, absolute, cast, clip, const, equal, erf, exp, floor, is_const, log, logical, logical_not, maximum,
-    minimum, not_equal, power, select, sigmoid, sqrt, tanh, unary)
+    FLOATS,
+    Expr,
+    absolute,
+    cast,
+    clip,
+    const,
+    equal,
+    erf,
+    exp,
+    is_const,
+    log,
+    logical,
+    logical_not,
+    maximum,
+    minimum,
+    not_equal,
+    power,
+    select,
+    sigmoid,
+    sqrt,
+    unary,
+)
 from .registry import POINTWISE, Context, lowering
 from .tensor import Tensor
 
@@ -147,9 +167,9 @@ pointwise("Sum", lambda *xs: reduce(lambda x, y: x + y, xs))
 pointwise("Mean", lambda *xs: reduce(lambda x, y: x + y, xs) / len(xs))
 pointwise("Max", lambda *xs: reduce(nan_max, xs))
 pointwise("Min", lambda *xs: reduce(nan_min, xs))
-for _name in ("Abs Sign Sqrt Exp Log Floor Ceil Round Erf Sin Cos Tan Asin Acos Atan Sinh Cosh Tanh Asinh Acosh Atanh "
-              "Sigmoid").split():
-    pointwise(_name, lambda x, op=_name.lower(): unary(op, x) if x.dtype in FLOATS or op in ("abs", "sign") else x)
+for _name in ("Abs", "Sign", "Sqrt", "Exp", "Log", "Floor", "Ceil", "Round", "Erf", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan",
+              "Sinh", "Cosh", "Tanh", "Asinh", "Acosh", "Atanh", "Sigmoid"):
+    pointwise(_name, partial(unary, _name.lower()))
 
 
 @lowering("Mod", kind=POINTWISE)
@@ -227,7 +247,7 @@ pointwise("HardSwish", lambda x: x * clip(x * (1 / 6) + 0.5, 0, 1))
 parametric("LeakyRelu", leaky_relu, alpha=0.01)
 parametric("Elu", elu, alpha=1.0)
 parametric("Celu", lambda x, alpha: select(x > 0, x, alpha * (exp(x / alpha) - 1)), alpha=1.0)
-parametric("Selu", lambda x, alpha, gamma: gamma * elu(x, alpha), alpha=1.67326319217681884765625, gamma=1.05070102214813232421875)
+parametric("Selu", lambda x, alpha, gamma: gamma * elu(x, alpha), alpha=1.6732632423543772, gamma=1.0507009873554805)
 parametric("ThresholdedRelu", lambda x, alpha: select(x > alpha, x, 0), alpha=1.0)
 parametric("HardSigmoid", lambda x, alpha, beta: clip(alpha * x + beta, 0, 1), alpha=0.2, beta=0.5)
 parametric("Swish", lambda x, alpha: x * sigmoid(x if alpha == 1 else x * alpha), alpha=1.0)

@@ -47,6 +47,8 @@ def reindex(index: Index, source: Sequence[int], target: Sequence[int]) -> tuple
     Axes are matched in the smallest groups of equal product, so that divisions appear only where axes really merge or split:
     (196, 64) -> (1, 14, 14, 64) divides the first axis and leaves the last alone.
     """
+    if 0 in source:     # there is no element to find
+        return (x.const(0, "int32"),) * len(target)
     result: list[Expr] = []
     i = j = 0
     while i < len(source) or j < len(target):

@@ -95,8 +95,8 @@ class Group:
         return len(self.arrays) - 1
 
 
-def node_model(op: str, inputs: Sequence[Any], attributes: Mapping[str, Any], outputs: int = 1, domain: str = "",
-               output_types: Sequence[onnx.ValueInfoProto] = ()) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+def node_model(op: str, inputs: Sequence[Any], attributes: Mapping[str, Any], outputs: int = 1,
+               domain: str = "") -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """A model of one node, and the values of its run-time inputs. An input may be an array, a `const` or None."""
     names, given, initializers, infos = [], {}, [], []
     for n, a in enumerate(inputs):
@@ -106,13 +106,11 @@ def node_model(op: str, inputs: Sequence[Any], attributes: Mapping[str, Any], ou
                                np.int64 if np.asarray(a.value).dtype.kind in "iu" or not np.size(a.value) else np.float32)
             initializers.append(onnx.numpy_helper.from_array(array, f"x{n}"))
         elif a is not None:
-            given[f"x{n}"] = np.asarray(a)
-            infos.append(helper.make_tensor_value_info(f"x{n}", helper.np_dtype_to_tensor_dtype(np.asarray(a).dtype), np.shape(a)))
+            given[f"x{n}"] = a = np.asarray(a)
+            infos.append(helper.make_tensor_value_info(f"x{n}", helper.np_dtype_to_tensor_dtype(a.dtype), a.shape))
     node = helper.make_node(op, names, [f"y{n}" for n in range(outputs)], name=op, domain=domain, **attributes)
-    graph = helper.make_graph([node], op, infos, [helper.make_empty_tensor_value_info(f"y{n}") for n in range(outputs)], initializers)
-    if output_types:
-        graph.output.clear()
-        graph.output.extend(output_types)
+    results = [helper.make_empty_tensor_value_info(name) for name in node.output]
+    graph = helper.make_graph([node], op, infos, results, initializers)
     opsets = [helper.make_opsetid("", OPSET)] + ([helper.make_opsetid(domain, 1)] if domain else [])
     model = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opsets, ir_version=10), data_prop=True)
     return model, given

@@ -89,6 +89,8 @@ def run_anchor(anchor: Anchor, arrays: Arrays, outputs: Sequence[np.ndarray]) ->
 
 
 def store(index: Sequence[Expr], value: Expr, space: tuple[int, ...], env: Env, arrays: Arrays, into: np.ndarray) -> None:
+    if 0 in space:
+        return
     at = tuple(np.broadcast_to(evaluate(i, env, arrays), space) for i in index)
     values = np.broadcast_to(evaluate(value, env, arrays), space)
     assert values.dtype == into.dtype, f"store of {values.dtype} into {into.dtype}"
