@@ -1,0 +1,15 @@
+"""The templates, in the order in which they are asked: the first that does not refuse a task makes it."""
+
+from __future__ import annotations
+
+from ..device import Device
+from ..task import Task
+from ..template import Template
+from .gemm import ComputedGemm, Gemm
+
+TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm())
+
+
+def choose(task: Task, device: Device) -> Template | None:
+    """The template that makes `task` on `device`; None where every template of its family refuses."""
+    return next((t for t in TEMPLATES if t.family == task.family and t.refuses(task, device) is None), None)

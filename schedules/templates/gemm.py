@@ -1,0 +1,298 @@
+"""Matrix multiplication on a register tile: Y[b,m,n] = epilogue(sum_k X[b,m,k] W[b,k,n]).
+
+Weights are packed as panels [ceil(N/NR)][K][NR], NR = vectors * lanes: constant ones when compiling, computed ones by the kernel,
+into scratch, once per panel (`ComputedGemm`). X is read in place where its address is affine in m and k (a plain matrix, a head of
+a [N,T,3,H,D] projection, a transposed matrix), else its rows are evaluated into scratch once per block of rows.
+
+Tiles: batch x blocks of rows x panels, panels innermost, so that a block of X stays in L2 while the weights stream past it
+(computed w: blocks of rows innermost). The last register tile of a block and the last block move up: they overlap their
+predecessors rather than be ragged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..affine import split, strides, within
+from ..device import Device
+from ..expr import Expr, variables
+from ..space import Knobs, Space
+from ..task import Task
+from ..template import Pack, Template
+from . import registertile as rt
+from .registertile import up
+
+if TYPE_CHECKING:
+    from ..tir import Kernel
+
+PrimExpr = Any
+
+
+class Gemm(Template):
+    """W constant: packed when compiling."""
+
+    name, family = "f32-gemm-packed", "gemm"
+
+    def refuses(self, task: Task, device: Device) -> str | None:
+        if ("w" in task.operands) == ("w" in task.params):
+            return "exactly one of operand w and parameter w"
+        if self.computed != ("w" in task.operands):
+            return "w is computed" if not self.computed else "w is constant"
+        if not self.computed and task.buffers[task.params["w"]].dtype != "float32":
+            return "w is not float32"
+        return None if all(e.dtype == "float32" for e in task.operands.values()) else "operands are not float32"
+
+    computed = False
+
+    def space(self, task: Task, device: Device) -> Space:
+        p = _shape(task)
+        wide = up(p.n, device.lanes)
+        return (Space.of(rows=range(1, min(p.m, 16) + 1), vectors=range(1, min(wide, 12) + 1), blocks=self._blocks(task, device),
+                         ahead=(0, 4096) if device.arch == "x86_64" and not self.computed else (0,))
+                .require(lambda k: rt.fits(k.rows, k.vectors, device), "accumulators would spill")
+                .require(lambda k: k.rows * k.vectors >= min(rt.LATENCY, p.m, 16) or k.vectors == wide, "too few accumulators")
+                .require(lambda k: up(p.m, k.blocks) >= k.rows or k.blocks == 1, "blocks smaller than a register tile"))
+
+    def _blocks(self, task: Task, device: Device) -> tuple[int, ...]:
+        """Blocks of rows: one, as many as make a block fill half of L2, and a multiple of that for threads."""
+        p = _shape(task)
+        fill = up(p.m * p.k * 4, device.l2_kib * 512)
+        return tuple(sorted({min(b, up(p.m, 16)) for b in (1, fill, 2 * fill, 4 * fill)}))
+
+    def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
+        p = _shape(task)
+        rows = _block_rows(p.m, knobs)
+        blocks, row_tiles = up(p.m, rows), up(rows, knobs.rows)
+        wide = up(p.n, device.lanes)
+        panels = [knobs.vectors] * (wide // knobs.vectors) + [wide % knobs.vectors] * (wide % knobs.vectors > 0)
+        epilogue = rt.weight(task.stores) + 2
+        total = 0.0
+        for v in panels:
+            total += blocks * row_tiles * (p.k * rt.step_cost(knobs.rows, v) + knobs.rows * v * epilogue + 20)
+        x_bytes, w_bytes = rows * p.k * 4, p.k * p.n * 4
+        line = 4 / 64        # a cache line from the next level costs about four multiply-adds
+        if x_bytes > device.l2_kib * 768:
+            total += len(panels) * p.m * p.k * 4 * line
+        if w_bytes > device.l2_kib * 768:
+            total += (blocks - 1) * w_bytes * line
+        if knobs.vectors * device.lanes * p.k * 4 > device.l2_kib * 768:    # the panel itself is fetched again for each tile
+            total += blocks * row_tiles * w_bytes * line
+        if knobs.ahead:      # pays where the weights are streamed once, from beyond L2
+            total *= 0.99 if w_bytes > device.l2_kib * 512 else 1.01
+        count = self.tiles(task, knobs, device)
+        idle = up(count, device.cores) * device.cores / count
+        return p.batch * total * idle
+
+    def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
+        p = _shape(task)
+        return p.batch * up(p.m, _block_rows(p.m, knobs)) * up(p.n, knobs.vectors * device.lanes)
+
+    def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
+        return 0 if _view(task) else _block_rows(_shape(task).m, knobs) * _shape(task).k * 4
+
+    def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
+        width = knobs.vectors * device.lanes
+        return {task.params["w"]: lambda w: rt.pack_panels(w, width).reshape(-1)}
+
+    def emit(self, task: Task, knobs: Knobs, device: Device) -> Any:
+        from ..tir import Kernel, T, ld
+
+        p, width = _shape(task), knobs.vectors * device.lanes
+        rows, panels = _block_rows(p.m, knobs), up(p.n, width)
+        blocks = up(p.m, rows)
+        packed = {task.params["w"]: panels * p.k * width}
+        kernel = Kernel(task, self.scratch(task, knobs, device), packed)
+
+        def body(begin: PrimExpr, end: PrimExpr) -> None:
+            w = kernel.arrays[task.params["w"]]
+            with T.serial(0, end - begin) as t:
+                z = T.Bind(begin + t)
+                q, b = T.Bind(z % panels), T.Bind(z // (panels * blocks))
+                first = T.Bind(T.min(z // panels % blocks * rows, p.m - rows))
+                x = _rows_of_x(kernel, task, device, b, first, rows, fresh=T.Bind(T.Or(t == 0, q == 0)))
+
+                def panel(columns: int) -> None:
+                    def weights(k: PrimExpr, v: int) -> PrimExpr:
+                        return ld(w, (q * p.k + k) * width + v * device.lanes, device.lanes)
+                    ahead = (w, lambda k: (q * p.k + k) * width + knobs.ahead) if knobs.ahead else None
+                    _row_tiles(kernel, task, knobs, device, b, first, rows, q, columns, x, weights, ahead)
+                _each_panel(q, panels, p.n, width, panel)
+
+        return kernel.write(body)
+
+
+class ComputedGemm(Gemm):
+    """W computed at run time (both operands of the matmul are activations): each panel is evaluated into scratch first."""
+
+    name = "f32-gemm-computed"
+    computed = True
+
+    def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
+        return super().scratch(task, knobs, device) + _shape(task).k * knobs.vectors * device.lanes * 4
+
+    def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
+        return {}
+
+    def _blocks(self, task: Task, device: Device) -> tuple[int, ...]:
+        return (1,)      # every block of rows would evaluate the panel again
+
+    def emit(self, task: Task, knobs: Knobs, device: Device) -> Any:
+        from ..tir import Kernel, T, ld
+
+        p, width = _shape(task), knobs.vectors * device.lanes
+        panels, rows = up(p.n, width), p.m
+        kernel = Kernel(task, self.scratch(task, knobs, device))
+        start = super().scratch(task, knobs, device) // 4     # the panel lies behind the rows of x
+
+        def body(begin: PrimExpr, end: PrimExpr) -> None:
+            with T.serial(0, end - begin) as t:
+                z = T.Bind(begin + t)
+                q, b = T.Bind(z % panels), T.Bind(z // panels)
+                x = _rows_of_x(kernel, task, device, b, T.int32(0), rows, fresh=T.Bind(T.Or(t == 0, q == 0)))
+
+                def panel(columns: int) -> None:
+                    _evaluate_panel(kernel, task, device, b, q * width, columns, width, start)
+
+                    def weights(k: PrimExpr, v: int) -> PrimExpr:
+                        return ld(kernel.scratch, start + k * width + v * device.lanes, device.lanes)
+                    _row_tiles(kernel, task, knobs, device, b, T.int32(0), rows, q, columns, x, weights, None)
+                _each_panel(q, panels, p.n, width, panel)
+
+        return kernel.write(body)
+
+
+# ---- Shape -------------------------------------------------------------------------------------------------------------
+
+
+class _Shape:
+    def __init__(self, batch: int, m: int, n: int, k: int) -> None:
+        self.batch, self.m, self.n, self.k = batch, m, n, k
+
+
+def _shape(task: Task) -> _Shape:
+    return _Shape(*(task.params[name] for name in ("batch", "m", "n", "k")))
+
+
+def _extents(task: Task) -> dict[str, int]:
+    p = _shape(task)
+    return {"i0": p.batch, "i1": p.m, "i2": p.n, "r0": p.k}
+
+
+def _block_rows(m: int, knobs: Knobs) -> int:
+    """Rows of a block: whole register tiles, blocks as equal as can be."""
+    return min(m, up(up(m, knobs.blocks), knobs.rows) * knobs.rows)
+
+
+def _view(task: Task) -> tuple[int, int, int, Expr] | None:
+    """X as (buffer, stride of m, stride of k, offset of the batch) where it can be read in place."""
+    x = within(task.operands["x"], _extents(task))
+    found = strides(x, ("i1", "r0"), [b.shape for b in task.buffers])
+    return None if found is None else (found[0], *found[1], found[2])
+
+
+# ---- Emitting ----------------------------------------------------------------------------------------------------------
+
+
+XAt = Callable[[PrimExpr, int, PrimExpr], PrimExpr]     # (first row of the tile in its block, row, k) -> scalar
+
+
+def _each_panel(q: PrimExpr, panels: int, n: int, width: int, panel: Callable[[int], None]) -> None:
+    """`panel(columns)`, where the last panel may have fewer."""
+    from ..tir import T
+
+    rest = n - (panels - 1) * width
+    if rest == width:
+        panel(width)
+    elif panels == 1:
+        panel(rest)
+    else:
+        with T.If(q < panels - 1):
+            with T.Then():
+                panel(width)
+            with T.Else():
+                panel(rest)
+
+
+def _rows_of_x(kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: PrimExpr, rows: int, fresh: PrimExpr) -> XAt:
+    """How the rows first … first + rows of x are read; those that have no simple address are evaluated into scratch."""
+    from ..tir import T
+
+    k_size = _shape(task).k
+    if view := _view(task):
+        buffer, sm, sk, rest = view
+        base = T.Bind(kernel.value(rest, {"i0": b}) + first * sm)
+        return lambda i, r, k: kernel.arrays[buffer][base + i * sm + r * sm + k * sk]
+    with T.If(fresh), T.Then(), T.serial(0, rows) as r:
+        _over(k_size, device.lanes, lambda at, n: _evaluate(
+            kernel, within(task.operands["x"], _extents(task)), "r0", at, n, device.lanes, {"i0": b, "i1": first + r}, r * k_size, 1))
+    return lambda i, r, k: kernel.scratch[(i + r) * k_size + k]
+
+
+def _evaluate_panel(kernel: Kernel, task: Task, device: Device, b: PrimExpr, j: PrimExpr, columns: int, width: int, start: int) -> None:
+    """Evaluates w for columns j … j + columns into scratch as [K][width], in vectors along the axis that lies contiguously."""
+    from ..tir import T, splat, st
+
+    w, k_size = within(task.operands["w"], _extents(task)), _shape(task).k
+    view = strides(w, ("i2", "r0"), [buf.shape for buf in task.buffers])
+    if columns < width:      # lanes that nobody stores, but denormals and NaNs of old scratch could slow them down
+        with T.serial(0, k_size) as k:
+            at = columns // device.lanes * device.lanes
+            st(kernel.scratch, start + k * width + at, splat(0, device.lanes), device.lanes)
+    if view is not None and view[1][1] == 1 and view[1][0] != 1:
+        with T.serial(0, columns) as c:
+            _over(k_size, device.lanes, lambda at, n: _evaluate(
+                kernel, w, "r0", at, n, device.lanes, {"i0": b, "i2": j + c}, start + c, width))
+        return
+    with T.serial(0, k_size) as k:
+        _over(columns, device.lanes, lambda at, n: _evaluate(
+            kernel, w, "i2", j + at, n, n, {"i0": b, "r0": k}, start + k * width + at, None))
+
+
+def _over(count: int, lanes: int, emit: Callable[[PrimExpr, int], None]) -> None:
+    """emit(offset, width) for the vectors that cover `count`: whole ones in a loop, then narrower ones."""
+    from ..tir import T, vectors
+
+    if count >= lanes:
+        with T.serial(0, count // lanes) as v:
+            emit(v * lanes, lanes)
+    for at, n in vectors(count % lanes, lanes // 2 or 1):
+        emit(T.int32(count // lanes * lanes + at), n)
+
+
+def _evaluate(kernel: Kernel, e: Expr, name: str, base: PrimExpr, n: int, align: int, env: Mapping[str, PrimExpr], out: PrimExpr,
+              stride: int | None) -> None:
+    """scratch[out + (base + lane) * stride] (stride None: scratch[out + lane]) = e with `name` = base + lane, for n lanes."""
+    from ..affine import lanewise
+    from ..tir import T, put
+
+    def body(lane: PrimExpr) -> None:
+        x = kernel.value(lanewise(e, name, n, align if n == align else 1), {**env, "base": base, "lane": lane})
+        put(kernel.scratch, out + lane if stride is None else out + (base + lane) * stride, x, "float32")
+
+    if n == 1:
+        body(T.int32(0))
+    else:
+        with T.vectorized(0, n) as lane:
+            body(lane)
+
+
+def _row_tiles(kernel: Kernel, task: Task, knobs: Knobs, device: Device, b: PrimExpr, first: PrimExpr, rows: int, q: PrimExpr,
+               columns: int, x: XAt, weights: Callable[[PrimExpr, int], PrimExpr], ahead: Any) -> None:
+    """All register tiles of one block of rows and one panel."""
+    from ..tir import T, prefetch
+
+    p, width = _shape(task), knobs.vectors * device.lanes
+    stores = rt.plain(task, _extents(task))
+    with T.serial(0, up(rows, knobs.rows)) as t:
+        i = T.Bind(T.min(t * knobs.rows, rows - knobs.rows)) if rows % knobs.rows else t * knobs.rows
+        tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes)
+        with T.serial(0, p.k) as k:
+            if ahead:
+                for v in range(tile.vectors):
+                    prefetch(ahead[0], ahead[1](k) + v * device.lanes)
+            tile.multiply(lambda r: x(i, r, k), partial(weights, k))
+        tile.finish(lambda r: {"i0": b, "i1": first + i + r}, "i2", q * width, width)

@@ -1,0 +1,131 @@
+"""The register tile that gemm, conv and depthwise share: rows x vectors of accumulators, and the epilogue that empties it.
+
+A tile holds `rows * vectors` accumulators; a step of the reduction loads `vectors` vectors of weights and broadcasts one value
+per row. Columns past the last channel are computed on weights padded with zeros, and are not stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..affine import lanewise, within
+from ..device import Device
+from ..expr import Expr, post_order
+from ..task import Store, Task
+
+if TYPE_CHECKING:
+    from ..tir import Kernel
+
+PrimExpr = Any
+
+HEAVY = frozenset({"exp", "log", "erf", "tanh", "sigmoid", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh",
+                   "acosh", "atanh", "pow"})     # polynomials of some twenty instructions
+INLINE = 320        # vector instructions of epilogue up to which every accumulator gets its own copy, else they are looped over
+LATENCY = 8         # independent accumulators that keep two multipliers of four cycles' latency busy
+
+
+def up(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def fits(rows: int, vectors: int, device: Device) -> bool:
+    """Accumulators, one vector of weights each, and a broadcast value."""
+    return rows * vectors + vectors + 1 <= device.vector_registers
+
+
+def step_cost(rows: int, vectors: int) -> float:
+    """Vector instructions' time of one step of the reduction: multiply-adds, bounded by loads and by their latency.
+    The small load term prefers square tiles where both are multiply-bound; measured on Zen 5."""
+    return max(rows * vectors, rows + vectors, LATENCY) + 0.05 * (rows + vectors)
+
+
+def weight(stores: Sequence[Store]) -> int:
+    """Vector instructions of the epilogue of one vector, roughly."""
+    return sum(25 if e.op in HEAVY else e.op not in ("const", "var") for s in stores for e in post_order([s.value])) + len(stores)
+
+
+def pack_panels(w: np.ndarray, width: int) -> np.ndarray:
+    """[..., K, N] -> [..., ceil(N/width), K, width], padded with zeros."""
+    *lead, k, n = w.shape
+    w = np.pad(w, [(0, 0)] * (len(lead) + 1) + [(0, -n % width)])
+    return np.ascontiguousarray(np.moveaxis(w.reshape(*lead, k, -1, width), -2, -3))
+
+
+def plain(task: Task, extents: Mapping[str, int]) -> tuple[Store, ...]:
+    """The stores with the quotients gone that the extents make trivial."""
+    return tuple(Store(s.buffer, s.space, tuple(within(i, dict(extents)) for i in s.index), within(s.value, dict(extents)))
+                 for s in task.stores)
+
+
+class Tile:
+    """The accumulators of `rows` x `width` outputs, while code is emitted that fills and empties them."""
+
+    def __init__(self, kernel: Kernel, stores: Sequence[Store], rows: int, width: int, lanes: int) -> None:
+        from ..tir import alloc, splat, st
+
+        self.kernel, self.stores, self.rows, self.width, self.lanes = kernel, stores, rows, width, lanes
+        self.vectors = up(width, lanes)
+        self.pitch = self.vectors * lanes
+        self.acc = alloc(rows * self.pitch)
+        for at in range(0, rows * self.pitch, lanes):
+            st(self.acc, at, splat(0, lanes), lanes)
+
+    def multiply(self, x: Callable[[int], PrimExpr], w: Callable[[int], PrimExpr]) -> None:
+        """One step of the reduction: x(row) is a scalar, w(vector) a vector of weights."""
+        from ..tir import ld, splat, st
+
+        for r in range(self.rows):
+            for v in range(self.vectors):
+                at = r * self.pitch + v * self.lanes
+                st(self.acc, at, ld(self.acc, at, self.lanes) + splat(x(r), self.lanes) * w(v), self.lanes)
+
+    def finish(self, place: Callable[[PrimExpr], Mapping[str, PrimExpr]], column: str, base: PrimExpr, multiple: int) -> None:
+        """Stores the epilogue of every accumulator. place: the row's variables, of a row number; column: the name of the
+        variable along the width, whose value at the left edge is `base`, a multiple of `multiple`."""
+        from ..tir import T, alloc, ld, st, vectors
+
+        if self.width % self.lanes == 0 and weight(self.stores) * self.rows * self.vectors <= INLINE:
+            for r in range(self.rows):
+                for v in range(self.vectors):
+                    self._piece(self.acc, r * self.pitch, v * self.lanes, self.lanes, place(r), column, base, multiple)
+            return
+        # Through memory, so that one copy of the code serves all rows. A separate array: `acc` must keep constant indices.
+        out = alloc(self.rows * self.pitch)
+        for at in range(0, self.rows * self.pitch, self.lanes):
+            st(out, at, ld(self.acc, at, self.lanes), self.lanes)
+        with T.serial(0, self.rows) as r:
+            whole = self.width // self.lanes
+            if whole:
+                with T.serial(0, whole) as v:
+                    self._piece(out, r * self.pitch, v * self.lanes, self.lanes, place(r), column, base, math.gcd(multiple, self.lanes))
+            for o, n in vectors(self.width, self.lanes):
+                if n < self.lanes:
+                    self._piece(out, r * self.pitch, o, n, place(r), column, base, multiple)
+
+    def _piece(self, array: Any, row: PrimExpr, o: PrimExpr, n: int, env: Mapping[str, PrimExpr], column: str, base: PrimExpr,
+               multiple: int) -> None:
+        align = math.gcd(multiple, o) if isinstance(o, int) else math.gcd(multiple, n)
+        emit_vector(self.kernel, self.stores, n, lambda lane: {**env, "acc": array[row + o + lane]}, column, base + o, align)
+
+
+def emit_vector(kernel: Kernel, stores: Sequence[Store], n: int, env: Callable[[PrimExpr], Mapping[str, PrimExpr]], column: str,
+                base: PrimExpr, align: int) -> None:
+    """Stores n elements along `column` from `base` (a multiple of `align`); env(lane) gives the other variables."""
+    from ..tir import T
+
+    def body(lane: PrimExpr) -> None:
+        known = {**env(lane), "base": base, "lane": lane}
+        for s in stores:
+            def value(e: Expr) -> PrimExpr:
+                return kernel.value(lanewise(e, column, n, align), known)
+            kernel.store(s.buffer, [value(i) for i in s.index], value(s.value))
+
+    if n == 1:
+        body(T.int32(0))
+    else:
+        with T.vectorized(0, n) as lane:
+            body(lane)
