@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .export import TorchModel
 
 DEPTHS, WIDTHS = (3, 3, 9, 3), (96, 192, 384, 768)
 
@@ -44,7 +45,7 @@ def network() -> nn.Module:
     return nn.Sequential(*layers, *head)
 
 
-def build(path: Path) -> None:
-    from .export import export, image, randomise
+def make() -> TorchModel:
+    from .export import TorchModel, image, randomise
 
-    export(randomise(network(), 224), {"image": image(224)}, "logits", path)
+    return TorchModel(randomise(network(), 224), {"image": image(224)}, "logits")

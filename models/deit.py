@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .export import TorchModel
 
 SIZE, PATCH, DEPTH, HEAD = 224, 16, 12, 64
 
@@ -65,15 +66,15 @@ def deit_small() -> nn.Module:
     return network(heads=6)
 
 
-def _build(net: nn.Module, path: Path) -> None:
-    from .export import export, image, randomise
+def _make(net: nn.Module) -> TorchModel:
+    from .export import TorchModel, image, randomise
 
-    export(randomise(net, SIZE), {"image": image(SIZE)}, "logits", path)
-
-
-def build_deit_tiny(path: Path) -> None:
-    _build(deit_tiny(), path)
+    return TorchModel(randomise(net, SIZE), {"image": image(SIZE)}, "logits")
 
 
-def build_deit_small(path: Path) -> None:
-    _build(deit_small(), path)
+def make_deit_tiny() -> TorchModel:
+    return _make(deit_tiny())
+
+
+def make_deit_small() -> TorchModel:
+    return _make(deit_small())

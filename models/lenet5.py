@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .packages import Package, fetch
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .export import TorchModel
 
 ADVERTORCH = Package("sdist", "advertorch", "0.2.3", "ca92a14b0521ae0f9bfa8100d37e47cb741ede1f1411fbaf9182ddebc7062dce")
 WEIGHTS = "advertorch_examples/trained_models/mnist_lenet5_clntrained.pt"
@@ -26,11 +27,11 @@ def network() -> nn.Module:
         flat=nn.Flatten(), linear1=nn.Linear(3136, 200), relu3=nn.ReLU(), linear2=nn.Linear(200, 10)))
 
 
-def build(path: Path) -> None:
+def make() -> TorchModel:
     import torch
 
-    from .export import export
+    from .export import TorchModel
 
     net = network()
     net.load_state_dict(torch.load(fetch(ADVERTORCH) / WEIGHTS, weights_only=True, map_location="cpu"))
-    export(net, {"image": torch.zeros(1, 1, 28, 28)}, "logits", path)
+    return TorchModel(net.eval(), {"image": torch.zeros(1, 1, 28, 28)}, "logits")

