@@ -1,0 +1,68 @@
+"""The ops of domain `burnish` as ONNX functions: the body, in standard ops, is the meaning, and lets onnxruntime run every stage.
+
+A channels-last op `Nhwc<Op>` is `<Op>` on arrays stored [N, spatial…, C]: same attributes, same further inputs (a convolution's
+weight stays [M, C/groups, kernel…]), and its overload says on how many spatial axes ("1d", "2d", "3d"), because the body's
+Transposes need to know.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from .base import DOMAIN
+from .layout.perms import channels_last, inverse
+
+INT, INTS, FLOAT, STRING = (ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir.AttributeType.STRING)
+
+_WINDOW = {"auto_pad": STRING, "dilations": INTS, "kernel_shape": INTS, "pads": INTS, "strides": INTS}
+_CONV = {**_WINDOW, "group": INT}
+
+# op -> its inputs and its attributes; the first input and the only output are maps [N, C, spatial…]
+SPATIAL: dict[str, tuple[tuple[str, ...], dict[str, ir.AttributeType]]] = {
+    "AveragePool": (("X",), {**_WINDOW, "ceil_mode": INT, "count_include_pad": INT}),
+    "BatchNormalization": (("X", "scale", "B", "mean", "var"), {"epsilon": FLOAT, "momentum": FLOAT}),
+    "Conv": (("X", "W", "B"), _CONV),
+    "ConvInteger": (("x", "w", "x_zero_point", "w_zero_point"), _CONV),
+    "ConvTranspose": (("X", "W", "B"), {**_CONV, "output_padding": INTS, "output_shape": INTS}),
+    "DepthToSpace": (("input",), {"blocksize": INT, "mode": STRING}),
+    "GroupNormalization": (("X", "scale", "bias"), {"epsilon": FLOAT, "num_groups": INT, "stash_type": INT}),
+    "InstanceNormalization": (("input", "scale", "B"), {"epsilon": FLOAT}),
+    "LRN": (("X",), {"alpha": FLOAT, "beta": FLOAT, "bias": FLOAT, "size": INT}),
+    "LpPool": (("X",), {**_WINDOW, "ceil_mode": INT, "p": INT}),
+    "MaxPool": (("X",), {**_WINDOW, "ceil_mode": INT}),
+    "QLinearConv": (("x", "x_scale", "x_zero_point", "w", "w_scale", "w_zero_point", "y_scale", "y_zero_point", "B"), _CONV),
+    "SpaceToDepth": (("input",), {"blocksize": INT}),
+}
+
+PREFIX = "Nhwc"
+
+
+def overload(rank: int) -> str:
+    """The overload of a channels-last op on values of this rank, e.g. "2d" for rank 4."""
+    return f"{rank - 2}d"
+
+
+def add_function(model: ir.Model, name: str, rank: int = 4) -> ir.Function:
+    """Registers op `name` of domain `burnish` for maps of this rank in `model.functions`, once; `name` is e.g. "NhwcConv".
+
+    KeyError for a name that is not one of ours.
+    """
+    key = (DOMAIN, name, overload(rank))
+    if key not in model.functions:
+        model.functions[key] = _channels_last_function(name.removeprefix(PREFIX), rank, model.graph.opset_imports[""])
+        model.graph.opset_imports.setdefault(DOMAIN, 1)
+        model.ir_version = max(model.ir_version, 10)      # the first with overloads
+    return model.functions[key]
+
+
+def _channels_last_function(op: str, rank: int, opset: int) -> ir.Function:
+    """transpose -> op -> transpose; the attributes are the caller's (one that the caller leaves out stays the op's default)."""
+    input_names, attributes = SPATIAL[op]
+    to_last = channels_last(rank)
+    inputs = [ir.Value(name=n) for n in input_names]
+    x, y, result = ir.Value(name="channels_first"), ir.Value(name="result"), ir.Value(name="channels_last")
+    body = ir.Graph(inputs, [result], name=PREFIX + op, opset_imports={"": opset}, nodes=[
+        ir.Node("", "Transpose", inputs[:1], [ir.AttrInt64s("perm", inverse(to_last))], outputs=[x], name="to_channels_first"),
+        ir.Node("", op, [x, *inputs[1:]], [ir.RefAttr(a, a, t) for a, t in attributes.items()], outputs=[y], name=op),
+        ir.Node("", "Transpose", [y], [ir.AttrInt64s("perm", to_last)], outputs=[result], name="to_channels_last")])
+    return ir.Function(DOMAIN, PREFIX + op, overload(rank), graph=body, attributes=[ir.Attr(a, t, None) for a, t in attributes.items()])
