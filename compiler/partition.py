@@ -207,8 +207,7 @@ class _Partitioner:
         for root, nodes in members.items():
             anchor = root if self.kind.get(root) is Kind.ANCHOR else None
             final = last[root] if anchor is not None else nodes[-1].outputs[0]
-            many = anchor is not None and final is anchor.outputs[0]
-            outputs = tuple(o for o in anchor.outputs if o.uses() or o in self.view.outputs) if many else (final,)  # type: ignore[union-attr]
+            outputs = tuple(o for o in root.outputs if o.uses() or o in self.view.outputs) if final is root.outputs[0] else (final,)
             groups.append(FusedGroup(tuple(nodes), anchor, outputs))
         return Partition(tuple(_order(groups, aliases)), aliases)
 

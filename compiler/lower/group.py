@@ -62,9 +62,10 @@ class _Group:
         return Tensor(b.shape, b.dtype, lambda index: x.load(buffer, index, b.dtype))
 
     def _add(self, key: object, shape: tuple[int, ...], dtype: str, role: str, binding: ir.Value | np.ndarray) -> int:
-        place = self.known.get((id(key), shape))
+        name = (key if isinstance(key, str) else id(key), shape)    # `binding` keeps the object, and so its id, alive
+        place = self.known.get(name)
         if place is None:
-            place = self.known[id(key), shape] = len(self.buffers)
+            place = self.known[name] = len(self.buffers)
             self.buffers.append(Buffer(tuple(shape), dtype, role))  # type: ignore[arg-type]
             self.bindings.append(binding)
         return place
@@ -83,19 +84,21 @@ class _Group:
         if result is None:
             return None
         i = x.indices(len(shape_of(root.outputs[0])))
-        stores: list[tuple[tuple[int, ...], tuple[Expr, ...], Expr]] = []
+        assert not isinstance(result, Anchor), root.op_type
+        stores: list[tuple[ir.Value, tuple[int, ...], tuple[Expr, ...], Expr]] = []
         if isinstance(result, Pieces):
             start = 0
             for part in result.parts:
                 index = tuple(x.add(e, start) if axis == result.axis else e for axis, e in enumerate(i))
-                stores.append((part.shape, index, part.at(i)))
+                stores.append((root.outputs[0], part.shape, index, part.at(i)))
                 start += part.shape[result.axis]
         else:
-            assert not isinstance(result, Anchor), root.op_type
-            t = result if isinstance(result, Tensor) else result[0]
-            stores.append((t.shape, i, t.at(i)))
-        out = self._output(root.outputs[0])     # after every read has claimed its buffer: outputs are the last buffers
-        return Task("generic", tuple(self.buffers), tuple(Store(out, *s) for s in stores))
+            for value, t in zip(root.outputs, [result] if isinstance(result, Tensor) else result, strict=False):
+                if value in self.group.outputs:
+                    own = x.indices(len(t.shape))
+                    stores.append((value, t.shape, own, t.at(own)))
+        # only now, after every read has claimed its buffer: outputs are the last buffers
+        return Task("generic", tuple(self.buffers), tuple(Store(self._output(v), *s) for v, *s in stores))
 
     def _anchored(self) -> Task | None:
         anchor_node = self.group.anchor
@@ -212,7 +215,7 @@ class _Group:
         return value.producer() in self.group.nodes
 
     def _output(self, value: ir.Value) -> int:
-        return self._add(("output", value), shape_of(value), dtype_of(value), "output", value)
+        return self._add(f"output {value.name}", shape_of(value), dtype_of(value), "output", value)
 
 
 def _standing(value: ir.Value, element: Expr) -> Tensor:

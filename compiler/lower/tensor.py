@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ...schedules import expr as x
 from ...schedules.expr import Expr, Operand
@@ -14,17 +15,22 @@ Index = Sequence[Operand]
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """`at(index)` is the element at `index` (one int32 expression per axis, always in range)."""
+    """`at(index)` is the element at `index` (one int32 expression per axis, always in range). The same index gives the same
+    object: a value that is used twice stays one value, however many nodes it passes through."""
 
     shape: tuple[int, ...]
     dtype: str
     element: Callable[[tuple[Expr, ...]], Expr]
+    _known: dict[tuple[Any, ...], Expr] = field(default_factory=dict, init=False, repr=False)
 
     def at(self, index: Index) -> Expr:
         if len(index) != len(self.shape):
             raise ValueError(f"{len(index)} indices for a tensor of shape {self.shape}")
-        return self.element(tuple(x.const(0, "int32") if s == 1 else x.as_expr(i, "int32")
-                                  for i, s in zip(index, self.shape, strict=True)))
+        place = tuple(x.const(0, "int32") if s == 1 else x.as_expr(i, "int32") for i, s in zip(index, self.shape, strict=True))
+        key = tuple(i.value if i.op == "const" else i for i in place)
+        if key not in self._known:
+            self._known[key] = self.element(place)
+        return self._known[key]
 
     def broadcast_at(self, index: Index) -> Expr:
         """The element that numpy's broadcasting to the index's rank reads (axes of size 1 stand still)."""

@@ -108,7 +108,7 @@ def rows(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
     env = grid(space, after=len(reduce)) | grid(reduce, "r", before=len(space))
     results: dict[str, np.ndarray] = {}
     for n, stage in enumerate(anchor.stages):
-        values = np.broadcast_to(evaluate(stage.value, env, arrays), space + reduce).reshape(*space, -1)
+        values = np.broadcast_to(evaluate(stage.value, env, arrays), space + reduce).reshape(*space, math.prod(reduce))
         s = _reduce(stage.op, values)
         env[f"s{n}"] = s.reshape(*space, *(1 for _ in reduce))
         results[f"s{n}"] = s.reshape(*space, *(1 for _ in range(len(anchor.space) - len(space))))
