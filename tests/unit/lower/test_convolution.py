@@ -15,7 +15,7 @@ rng = np.random.default_rng(0)
 CASES = {   # x shape, w shape, attributes
     "1x1": ((2, 5, 3, 4), (7, 5, 1, 1), {}),
     "3x3": ((1, 3, 7, 6), (5, 3, 3, 3), {"pads": [1, 1, 1, 1]}),
-    "stride, dilation, uneven pads": ((2, 4, 11, 9), (6, 4, 3, 2), {"strides": [2, 3], "dilations": [2, 1], "pads": [0, 1, 3, 2]}),
+    "all uneven": ((2, 4, 11, 9), (6, 4, 3, 2), {"strides": [2, 3], "dilations": [2, 1], "pads": [0, 1, 3, 2]}),
     "groups": ((1, 6, 5, 5), (9, 2, 3, 3), {"group": 3, "pads": [1, 1, 1, 1]}),
     "depthwise": ((2, 5, 8, 7), (5, 1, 5, 3), {"group": 5, "strides": [2, 1], "pads": [2, 1, 2, 1]}),
     "depthwise, two outputs per channel": ((1, 4, 5, 5), (8, 1, 3, 3), {"group": 4}),
