@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from ..schedules.task import ITEMSIZE
 
 ALIGNMENT = 64      # bytes: every buffer in the arena and in the weights starts on a cache line
 
@@ -15,6 +18,10 @@ class Signature:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * ITEMSIZE[self.dtype]
 
 
 @dataclass(frozen=True)
