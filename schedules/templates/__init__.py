@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..device import Device
 from ..task import Task
 from ..template import Template
+from .conv import DirectConv
 from .gemm import ComputedGemm, Gemm
 
-TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm())
+TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), DirectConv())
 
 
 def choose(task: Task, device: Device) -> Template | None:

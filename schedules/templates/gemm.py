@@ -120,7 +120,7 @@ class Gemm(Template):
                         return ld(w, (q * p.k + k) * width + v * device.lanes, device.lanes)
                     ahead = (w, lambda k: (q * p.k + k) * width + knobs.ahead) if knobs.ahead else None
                     _row_tiles(kernel, task, knobs, device, b, first, rows, q, columns, x, weights, ahead)
-                _each_panel(q, panels, p.n, width, panel)
+                rt.each_panel(q, panels, p.n, width, panel)
 
         return kernel.write(body)
 
@@ -160,7 +160,7 @@ class ComputedGemm(Gemm):
                     def weights(k: PrimExpr, v: int) -> PrimExpr:
                         return ld(kernel.scratch, start + k * width + v * device.lanes, device.lanes)
                     _row_tiles(kernel, task, knobs, device, b, T.int32(0), rows, q, columns, x, weights, None)
-                _each_panel(q, panels, p.n, width, panel)
+                rt.each_panel(q, panels, p.n, width, panel)
 
         return kernel.write(body)
 
@@ -200,23 +200,6 @@ def _view(task: Task) -> tuple[int, int, int, Expr] | None:
 XAt = Callable[[PrimExpr, int, PrimExpr], PrimExpr]     # (first row of the tile in its block, row, k) -> scalar
 
 
-def _each_panel(q: PrimExpr, panels: int, n: int, width: int, panel: Callable[[int], None]) -> None:
-    """`panel(columns)`, where the last panel may have fewer."""
-    from ..tir import T
-
-    rest = n - (panels - 1) * width
-    if rest == width:
-        panel(width)
-    elif panels == 1:
-        panel(rest)
-    else:
-        with T.If(q < panels - 1):
-            with T.Then():
-                panel(width)
-            with T.Else():
-                panel(rest)
-
-
 def _rows_of_x(kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: PrimExpr, rows: int, fresh: PrimExpr) -> XAt:
     """How the rows first … first + rows of x are read; those that have no simple address are evaluated into scratch."""
     from ..tir import T
@@ -227,7 +210,7 @@ def _rows_of_x(kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: P
         base = T.Bind(kernel.value(rest, {"i0": b}) + first * sm)
         return lambda i, r, k: kernel.arrays[buffer][base + i * sm + r * sm + k * sk]
     with T.If(fresh), T.Then(), T.serial(0, rows) as r:
-        _over(k_size, device.lanes, lambda at, n: _evaluate(
+        rt.over(k_size, device.lanes, lambda at, n: _evaluate(
             kernel, within(task.operands["x"], _extents(task)), "r0", at, n, device.lanes, {"i0": b, "i1": first + r}, r * k_size, 1))
     return lambda i, r, k: kernel.scratch[(i + r) * k_size + k]
 
@@ -244,23 +227,12 @@ def _evaluate_panel(kernel: Kernel, task: Task, device: Device, b: PrimExpr, j: 
             st(kernel.scratch, start + k * width + at, splat(0, device.lanes), device.lanes)
     if view is not None and view[1][1] == 1 and view[1][0] != 1:
         with T.serial(0, columns) as c:
-            _over(k_size, device.lanes, lambda at, n: _evaluate(
+            rt.over(k_size, device.lanes, lambda at, n: _evaluate(
                 kernel, w, "r0", at, n, device.lanes, {"i0": b, "i2": j + c}, start + c, width))
         return
     with T.serial(0, k_size) as k:
-        _over(columns, device.lanes, lambda at, n: _evaluate(
+        rt.over(columns, device.lanes, lambda at, n: _evaluate(
             kernel, w, "i2", j + at, n, n, {"i0": b, "r0": k}, start + k * width + at, None))
-
-
-def _over(count: int, lanes: int, emit: Callable[[PrimExpr, int], None]) -> None:
-    """emit(offset, width) for the vectors that cover `count`: whole ones in a loop, then narrower ones."""
-    from ..tir import T, vectors
-
-    if count >= lanes:
-        with T.serial(0, count // lanes) as v:
-            emit(v * lanes, lanes)
-    for at, n in vectors(count % lanes, lanes // 2 or 1):
-        emit(T.int32(count // lanes * lanes + at), n)
 
 
 def _evaluate(kernel: Kernel, e: Expr, name: str, base: PrimExpr, n: int, align: int, env: Mapping[str, PrimExpr], out: PrimExpr,

@@ -129,3 +129,31 @@ def emit_vector(kernel: Kernel, stores: Sequence[Store], n: int, env: Callable[[
     else:
         with T.vectorized(0, n) as lane:
             body(lane)
+
+
+def each_panel(q: PrimExpr, panels: int, n: int, width: int, panel: Callable[[int], None]) -> None:
+    """`panel(columns)`, where the last panel may have fewer."""
+    from ..tir import T
+
+    rest = n - (panels - 1) * width
+    if rest == width:
+        panel(width)
+    elif panels == 1:
+        panel(rest)
+    else:
+        with T.If(q < panels - 1):
+            with T.Then():
+                panel(width)
+            with T.Else():
+                panel(rest)
+
+
+def over(count: int, lanes: int, emit: Callable[[PrimExpr, int], None]) -> None:
+    """emit(offset, width) for the vectors that cover `count`: whole ones in a loop, then narrower ones."""
+    from ..tir import T, vectors
+
+    if count >= lanes:
+        with T.serial(0, count // lanes) as v:
+            emit(v * lanes, lanes)
+    for at, n in vectors(count % lanes, lanes // 2 or 1):
+        emit(T.int32(count // lanes * lanes + at), n)
