@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...schedules.expr import Expr, all_of, cast, const, equal, floor, indices, load, maximum, minimum, select, var
+from ...schedules.expr import Expr, add, all_of, cast, const, equal, floor, indices, load, maximum, minimum, select, var
 from .registry import ANCHOR, Anchor, Context, Output, lowering
 from .rows import Rows, result, wide
 from .tensor import Tensor, reindex
@@ -180,8 +180,10 @@ def deformable_convolution(ctx: Context) -> Anchor:
     return rows.anchor([rows.stage("sum", term)], Output(rows.row, cast(value, x.dtype)))
 
 
-def bilinear(x: Tensor, at: Callable[[Expr, Expr], Index], place: Sequence[Expr], dtype: str) -> Expr:
-    """x at a fractional place (y, z) of its last two axes; neighbours outside read zero. at(y, z): the index into x."""
+def bilinear(x: Tensor, at: Callable[[Expr, Expr], Index], place: Sequence[Expr], dtype: str,
+             combine: Callable[[Expr, Expr], Expr] = add) -> Expr:
+    """x at a fractional place (y, z) of its last two axes: its four neighbours, weighted and combined; those outside are zero.
+    at(y, z): the index into x."""
     extents = x.shape[-2:]
     corners = []
     for p, extent in zip(place, extents, strict=True):
@@ -196,6 +198,6 @@ def bilinear(x: Tensor, at: Callable[[Expr, Expr], Index], place: Sequence[Expr]
             inside = all_of((y >= 0, y < h, z >= 0, z < v))
             value = cast(x.at(at(minimum(maximum(y, 0), h - 1), minimum(maximum(z, 0), v - 1))), dtype)
             term = select(inside, value * wy * wz, const(0, dtype))
-            total = term if total is None else total + term
+            total = term if total is None else combine(total, term)
     assert total is not None
     return total

@@ -1,14 +1,12 @@
 """Convolutions against onnxruntime, in ONNX's layout and channels last, through every family that they lower to."""
 
 import numpy as np
-import onnx_ir as ir
 import pytest
-from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from burnish.compiler.lower.registry import LOWERINGS, Context
 
-from .harness import Group, assert_close, check, const, node_model, reference, run
+from .forms import check_channels_last, check_older
+from .harness import Group, check, const
 
 rng = np.random.default_rng(0)
 
@@ -43,19 +41,6 @@ def normal(*shape):
     return rng.standard_normal(shape).astype("f4")
 
 
-def channels_last(op, x, w, bias, attributes, weights):
-    """The op on data stored channels last, as the layout pass leaves it, against onnxruntime on ONNX's layout."""
-    model, given = node_model(op, [x, w, bias], attributes)
-    want = np.moveaxis(reference(model, given, "ort")[0], 1, -1)
-    last, feeds = node_model(op, [np.moveaxis(x, 1, -1), weights(w), weights(bias)], attributes,
-                             output_types=[helper.make_tensor_value_info("y0", 1, want.shape)])
-    model = ir.from_proto(last)
-    node = model.graph.node(0)
-    node.op_type, node.domain, node.overload = "Nhwc" + op, "burnish", f"{x.ndim - 2}d"
-    assert_close(run(model, feeds), [want])
-    return node, feeds
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_convolution(case):
     x, w, attributes = CASES[case]
@@ -67,7 +52,7 @@ def test_convolution(case):
 @pytest.mark.parametrize("case", CASES)
 def test_channels_last(case, weights):
     x, w, attributes = CASES[case]
-    node, feeds = channels_last("Conv", normal(*x), normal(*w), normal(w[0]), attributes, weights)
+    node, feeds = check_channels_last("Conv", [normal(*x), normal(*w), normal(w[0])], attributes, weights)
     inputs = [np.asarray(feeds.get(v.name, v.const_value)) for v in node.inputs]
     group = Group(node, inputs)
     family = LOWERINGS["burnish", "NhwcConv"].function(Context(node, [group.tensor(n) for n in range(3)], group)).family
@@ -80,7 +65,7 @@ def test_transposed(case):
     x, w, attributes = TRANSPOSED[case]
     bias = normal(w[1] * attributes.get("group", 1))
     check("ConvTranspose", normal(*x), normal(*w), bias, **attributes)
-    channels_last("ConvTranspose", normal(*x), normal(*w), bias, attributes, const)
+    check_channels_last("ConvTranspose", [normal(*x), normal(*w), bias], attributes, const)
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f8"])
@@ -93,8 +78,5 @@ def test_other_floats(dtype):
 def test_deformable(group, offset_group):
     x, w = normal(1, 4, 6, 5), normal(6, 4 // group, 3, 2)
     attributes = {"group": group, "offset_group": offset_group, "strides": [2, 1], "pads": [1, 0, 1, 1], "dilations": [1, 2]}
-    out = (3, 4)
-    offset, mask = 2 * normal(1, offset_group * 12, *out), rng.random((1, offset_group * 6, *out)).astype("f4")
-    model, given = node_model("DeformConv", [x, w, offset, normal(6), mask], attributes,
-                              output_types=[helper.make_tensor_value_info("y0", 1, (1, 6, *out))])
-    assert_close(run(model, given), ReferenceEvaluator(model).run(None, given))
+    offset, mask = 2 * normal(1, offset_group * 12, 3, 4), rng.random((1, offset_group * 6, 3, 4)).astype("f4")
+    check_older("DeformConv", 19, x, w, offset, normal(6), mask, **attributes)
