@@ -65,4 +65,5 @@ def _channels_last_function(op: str, rank: int, opset: int) -> ir.Function:
         ir.Node("", "Transpose", inputs[:1], [ir.AttrInt64s("perm", inverse(to_last))], outputs=[x], name="to_channels_first"),
         ir.Node("", op, [x, *inputs[1:]], [ir.RefAttr(a, a, t) for a, t in attributes.items()], outputs=[y], name=op),
         ir.Node("", "Transpose", [y], [ir.AttrInt64s("perm", to_last)], outputs=[result], name="to_channels_last")])
-    return ir.Function(DOMAIN, PREFIX + op, overload(rank), graph=body, attributes=[ir.Attr(a, t, None) for a, t in attributes.items()])
+    return ir.Function(DOMAIN, PREFIX + op, overload(rank), graph=body,
+                       attributes=[ir.Attr(a, t, None) for a, t in attributes.items()])

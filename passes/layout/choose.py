@@ -15,7 +15,7 @@ import networkx as nx
 import onnx_ir as ir
 
 from ..base import shape
-from .forms import INSISTENT, SEEDS, Form
+from .forms import INSISTENT, Form, asks
 from .perms import Perm, identity, same_memory
 from .views import Read
 
@@ -30,74 +30,55 @@ def choose(forms: dict[ir.Node, Form], reads: Iterable[Read]) -> set[ir.Node]:
     for node in forms:
         if node.op_type in INSISTENT:
             cut.graph.add_edge(LAST, node)                  # no capacity: infinite
-        elif node.op_type in SEEDS:
-            cut.pay(LAST, node, math.prod(shape(node.outputs[0]) or ()) // 2)
-    lone: set[Hashable] = set()
+        elif asks(node):
+            cut.graph.add_edge(LAST, node, capacity=math.prod(shape(node.outputs[0]) or ()) // 2)
+    reads = [r for r in reads if shape(r.root) is not None and (r.reader in forms or r.root.producer() in forms)]
     for read in reads:
-        dims = shape(read.root)
-        maker: Hashable = read.root.producer() if read.root.producer() in forms else FIRST
-        reader: Hashable = read.reader if read.reader in forms else FIRST
-        if dims is None or maker is reader is FIRST:
-            continue
-        plain = identity(len(dims))
         producer = read.root.producer()
-        other = forms[producer].outputs[read.root.index() or 0] if producer in forms else plain
-        costs = [[_cost(stored, wanted, dims) for wanted in (read.plain, read.other)] for stored in (plain, other)]
-        if costs[0][0] == 0 and (costs[1][1] == 0 or reader is FIRST):
-            cut.tie(maker, reader, read, costs[0][1], costs[1][0])
-        elif reader is not FIRST or (read.root, read.plain) not in lone:
-            cut.pair(maker, reader, costs)
-            if reader is FIRST:
-                lone.add((read.root, read.plain))           # one Transpose for all readers that stay as they are
+        plain = identity(len(read.plain))
+        if producer in forms:
+            cut.read(producer, read, (plain, forms[producer].outputs[read.root.index() or 0]), read.reader in forms)
+        else:
+            cut.read(FIRST, read, (plain, plain), read.reader in forms)
     return cut.last_side() & forms.keys()
+
+
+class _Cut:
+    """An edge a -> b falls due where a is on the side of LAST and b on the side of FIRST."""
+
+    def __init__(self) -> None:
+        self.graph = nx.DiGraph()
+        self.graph.add_nodes_from([LAST, FIRST])
+
+    def read(self, maker: Hashable, read: Read, stored: tuple[Perm, Perm], free: bool) -> None:
+        """What a reading costs, given how its maker stores the value in its two forms; all readers of an order share the cost.
+
+        Where the exact cost is not submodular (a reader that fits the *other* form of its maker) it is taken for dearer than it
+        is.
+        """
+        dims = shape(read.root) or ()
+        reader: Hashable = read.reader if free else FIRST
+        if free:
+            shared = "last", read.root, read.other
+            kept, changed = (_cost(s, read.other, dims) for s in stored)
+            if kept or changed:
+                self.graph.add_edge(reader, shared)
+                self.graph.add_edge(shared, FIRST if changed else maker, capacity=max(kept, changed))
+        shared = "first", read.root, read.plain
+        kept, changed = (_cost(s, read.plain, dims) for s in stored)
+        if changed:
+            self.graph.add_edge(LAST if kept else maker, shared, capacity=changed)
+            self.graph.add_edge(shared, reader)
+        elif kept and shared not in self.graph:
+            self.graph.add_edge(LAST, shared, capacity=kept)
+            self.graph.add_edge(shared, maker)
+
+    def last_side(self) -> set[Hashable]:
+        _, (last, _) = nx.minimum_cut(self.graph, LAST, FIRST)
+        return last
 
 
 def _cost(stored: Perm, wanted: Perm, dims: tuple[int, ...]) -> int:
     if stored == wanted:
         return 0
     return VIEW if same_memory(stored, wanted, dims) else LAUNCH + math.prod(dims)
-
-
-class _Cut:
-    def __init__(self) -> None:
-        self.graph = nx.DiGraph()
-        self.graph.add_nodes_from([LAST, FIRST])
-
-    def pay(self, last: Hashable, first: Hashable, cost: int) -> None:
-        """`cost` falls due where the one node is channels-last while the other stays as it is."""
-        if cost <= 0 or last is first or last is FIRST:
-            return
-        edge = self.graph.get_edge_data(last, first)
-        if edge is None:
-            self.graph.add_edge(last, first, capacity=cost)
-        elif "capacity" in edge:
-            edge["capacity"] += cost
-
-    def tie(self, maker: Hashable, reader: Hashable, read: Read, to_other: int, to_plain: int) -> None:
-        """Equal choices are free; a Transpose is paid once for all readers of the same order."""
-        if reader is not FIRST and to_other:
-            shared = ("wanted", read.root, read.other)
-            self.graph.add_edge(reader, shared)
-            self.graph.add_edge(shared, maker, capacity=to_other)
-        if maker is not FIRST and to_plain:
-            shared = ("kept", read.root, read.plain)
-            self.graph.add_edge(maker, shared, capacity=to_plain)
-            self.graph.add_edge(shared, reader)
-
-    def pair(self, maker: Hashable, reader: Hashable, costs: list[list[int]]) -> None:
-        """Any table costs[maker][reader] (0: as it is, 1: channels-last). Where it is not submodular, the rarest case (only the
-        reader changes) is taken for dearer than it is."""
-        (a, b), (c, d) = costs
-        b = max(b, a + d - c)
-        self.lean(maker, c - a)
-        self.lean(reader, d - c)
-        self.pay(reader, maker, b + c - a - d)
-
-    def lean(self, node: Hashable, cost: int) -> None:
-        """`cost` falls due where the node is channels-last (a negative one: where it is not)."""
-        if node is not FIRST:
-            self.pay(*((node, FIRST) if cost > 0 else (LAST, node)), abs(cost))
-
-    def last_side(self) -> set[Hashable]:
-        _, (last, _) = nx.minimum_cut(self.graph, LAST, FIRST)
-        return last

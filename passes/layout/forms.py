@@ -1,8 +1,9 @@
 """How each op is written when its data is stored in another order of axes.
 
-A `Form` is a second way to write one node: `form(node, order, opset)` gives it for data stored in `order`, or None where the op
+A `Form` is a second way to write one node: `form(node, order)` gives it for data stored in `order`, or None where the op
 reads its data in one order only. `order` is that of the node's *frame*: the first input, or the output for ops that broadcast.
-To add an op: a line in a table, or a function registered with `@rule`.
+To add an op: a line in a table, or a function registered with `@rule`. Nodes are in the forms of opset 18 or later, to which
+`passes/canonical/upgrade_opset.py` brings every model.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Form:
         return DOMAIN if self.overload else ""
 
 
-Rule = Callable[[ir.Node, Perm, int], Form | None]
+Rule = Callable[[ir.Node, Perm], Form | None]
 RULES: dict[str, Rule] = {}
 
 # Ops that exist for maps: they ask for channels-last themselves. Convolutions insist on it, since their kernels know no other
@@ -46,12 +47,20 @@ INSISTENT = frozenset({"Conv", "ConvInteger", "ConvTranspose", "QLinearConv"})
 SEEDS = frozenset({*SPATIAL, "GlobalAveragePool", "GlobalMaxPool", "Resize"})
 
 
-def form(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def asks(node: ir.Node) -> bool:
+    """Does the node itself ask for channels-last? A Resize does that leaves the channels alone."""
+    if node.domain != "" or node.op_type not in SEEDS or len(dims := shape(node.inputs[0]) or ()) < 3:
+        return False
+    out = shape(node.outputs[0])
+    return node.op_type != "Resize" or (out is not None and out[1] == dims[1] and out[-1] != dims[-1])
+
+
+def form(node: ir.Node, order: Perm) -> Form | None:
     """The form of a node whose frame is stored in `order`; None where there is none. Shapes must be static."""
     rule = RULES.get(node.op_type) if node.domain == "" else None
     if rule is None or any(v is not None and shape(v) is None for v in (*node.inputs, *node.outputs)):
         return None
-    return rule(node, order, opset)
+    return rule(node, order)
 
 
 def frame(node: ir.Node, value: ir.Value, order: Perm) -> Perm | None:
@@ -88,7 +97,7 @@ def _axis(node: ir.Node, order: Perm, name: str = "axis", default: int = -1) -> 
 
 
 @rule(*SPATIAL)
-def spatial(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def spatial(node: ir.Node, order: Perm) -> Form | None:
     rank = len(order)
     if rank < 3 or order != channels_last(rank) or len(node.outputs) != 1:
         return None
@@ -97,19 +106,18 @@ def spatial(node: ir.Node, order: Perm, opset: int) -> Form | None:
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool")
-def global_pool(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def global_pool(node: ir.Node, order: Perm) -> Form | None:
     """A mean or maximum over the axes that the spatial ones are in memory."""
     rank = len(order)
     axes = sorted(order.index(a) for a in range(2, rank))
     if rank < 3:
         return None
-    constants, attributes = _axes(axes, opset)
-    return Form({0: order}, (order,), constants, {"keepdims": 1, **attributes},
+    return Form({0: order}, (order,), {1: np.array(axes, np.int64)}, {"keepdims": 1},
                 op="ReduceMean" if node.op_type == "GlobalAveragePool" else "ReduceMax")
 
 
 @rule("Resize")
-def resize(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def resize(node: ir.Node, order: Perm) -> Form | None:
     """Sizes, scales, region and axes are permuted. onnxruntime, which must run every stage, resizes cubically and in more than
     two dimensions only with channels first."""
     mode = attr(node, "mode", b"nearest")
@@ -132,21 +140,24 @@ def resize(node: ir.Node, order: Perm, opset: int) -> Form | None:
 
 # ---- Element by element --------------------------------------------------------------------------------------------------
 
-ELEMENTWISE = frozenset("""
-    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu Clip Cos Cosh
-    Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual
-    Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign
-    Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor""".split())
+ELEMENTWISE = frozenset({
+    "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot",
+    "BitwiseOr", "BitwiseXor", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor",
+    "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less",
+    "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal",
+    "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum",
+    "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
+})
 
 
 @rule(*ELEMENTWISE)
-def elementwise(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def elementwise(node: ir.Node, order: Perm) -> Form | None:
     """Inputs that broadcast follow the output's axes; constants are transposed now, and lose their leading axes of size 1."""
     rank = len(_dims(node.outputs[0]))
     inputs: dict[int, Perm] = {}
     constants: dict[int, np.ndarray | None] = {}
     for i, v in enumerate(node.inputs):
-        if v is None or all(d == 1 for d in _dims(v)) and len(_dims(v)) < rank:
+        if v is None or (all(d == 1 for d in _dims(v)) and len(_dims(v)) < rank):
             continue
         value = constant(v)
         if value is None:
@@ -165,7 +176,7 @@ def stored(value: np.ndarray, order: Perm) -> np.ndarray:
 
 
 @rule("QuantizeLinear", "DequantizeLinear")
-def quantize(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def quantize(node: ir.Node, order: Perm) -> Form | None:
     if attr(node, "block_size", 0):
         return None
     return Form({0: order}, (order,), attributes={"axis": _axis(node, order, default=1)} if _dims(node.inputs[1]) else {})
@@ -175,16 +186,14 @@ def quantize(node: ir.Node, order: Perm, opset: int) -> Form | None:
 
 
 @rule("Concat", "Softmax", "LogSoftmax", "Hardmax", "Split", "LpNormalization", "TopK")
-def along_axis(node: ir.Node, order: Perm, opset: int) -> Form | None:
-    if opset < 13 and "Softmax" in node.op_type:
-        return None                     # flattens all that follows the axis
+def along_axis(node: ir.Node, order: Perm) -> Form | None:
     data = range(len(node.inputs)) if node.op_type == "Concat" else (0,)
-    return Form({i: order for i in data}, (order,) * len(node.outputs), attributes={"axis": _axis(node, order)}
-                if node.op_type != "Split" else {"axis": _axis(node, order, default=0)})
+    axis = _axis(node, order, default=0 if node.op_type == "Split" else -1)
+    return Form(dict.fromkeys(data, order), (order,) * len(node.outputs), attributes={"axis": axis})
 
 
 @rule("CumSum")
-def cumsum(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def cumsum(node: ir.Node, order: Perm) -> Form | None:
     axis = constant(node.inputs[1])
     if axis is None:
         return None
@@ -192,7 +201,7 @@ def cumsum(node: ir.Node, order: Perm, opset: int) -> Form | None:
 
 
 @rule("LayerNormalization", "RMSNormalization")
-def layer_norm(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def layer_norm(node: ir.Node, order: Perm) -> Form | None:
     """Stays as it is where the normalised axes, the last ones, stay in place."""
     first = attr(node, "axis", -1) % len(order)
     if len(node.outputs) > 1 or order[first:] != identity(len(order))[first:]:
@@ -200,39 +209,32 @@ def layer_norm(node: ir.Node, order: Perm, opset: int) -> Form | None:
     return Form({0: order}, (order,))
 
 
-REDUCTIONS = frozenset({f"Reduce{f}" for f in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")})
+REDUCTIONS = frozenset({
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare",
+})
 
 
 @rule(*REDUCTIONS)
-def reduction(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def reduction(node: ir.Node, order: Perm) -> Form | None:
     rank, given = len(order), node.inputs[1] if len(node.inputs) > 1 else None
-    axes = constant(given) if given is not None else attr(node, "axes")
-    if given is not None and axes is None:
+    named = constant(given) if given is not None else np.arange(0 if attr(node, "noop_with_empty_axes", 0) else rank)
+    if named is None or named.size == 0:
         return None
-    if axes is None or len(axes) == 0:
-        axes = () if attr(node, "noop_with_empty_axes", 0) else range(rank)
-    axes = [int(a) % rank for a in axes]
-    if not axes:
-        return None
-    by_input = given is not None or opset >= 18 or (node.op_type == "ReduceSum" and opset >= 13)
-    constants, attributes = _axes(sorted(order.index(a) for a in axes), 18 if by_input else 0)
-    return Form({0: order}, (order if attr(node, "keepdims", 1) else without(order, axes),), constants, attributes)
-
-
-def _axes(axes: list[int], opset: int) -> tuple[dict[int, np.ndarray | None], dict[str, Any]]:
-    """The axes of a reduction, as the input or the attribute that the opset wants."""
-    return ({1: np.array(axes, np.int64)}, {}) if opset >= 18 else ({}, {"axes": axes})
+    axes = [int(a) % rank for a in named]
+    return Form({0: order}, (order if attr(node, "keepdims", 1) else without(order, axes),),
+                {1: np.array(sorted(order.index(a) for a in axes), np.int64)})
 
 
 @rule("ArgMax", "ArgMin")
-def arg_extremum(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def arg_extremum(node: ir.Node, order: Perm) -> Form | None:
     axis = attr(node, "axis", 0) % len(order)
     result = order if attr(node, "keepdims", 1) else without(order, [axis])
     return Form({0: order}, (result,), attributes={"axis": order.index(axis)})
 
 
 @rule("Gather")
-def gather(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def gather(node: ir.Node, order: Perm) -> Form | None:
     """With a single index or a list of them."""
     axis, indices = attr(node, "axis", 0) % len(order), len(_dims(node.inputs[1]))
     if indices > 1 or len(_dims(node.inputs[0])) != len(order):
@@ -241,15 +243,16 @@ def gather(node: ir.Node, order: Perm, opset: int) -> Form | None:
 
 
 @rule("Slice")
-def slice_(node: ir.Node, order: Perm, opset: int) -> Form | None:
-    axes = constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else np.arange(_dims(node.inputs[1])[0])
+def slice_(node: ir.Node, order: Perm) -> Form | None:
+    given = node.inputs[3] if len(node.inputs) > 3 else None
+    axes = constant(given) if given is not None else np.arange(_dims(node.inputs[1])[0])
     if axes is None:
         return None
     return Form({0: order}, (order,), {3: np.array([order.index(int(a) % len(order)) for a in axes], np.int64)})
 
 
 @rule("Pad")
-def pad(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def pad(node: ir.Node, order: Perm) -> Form | None:
     pads, axes = constant(node.inputs[1]), node.inputs[3] if len(node.inputs) > 3 else None
     if axes is not None:
         named = constant(axes)
@@ -261,13 +264,13 @@ def pad(node: ir.Node, order: Perm, opset: int) -> Form | None:
 
 
 @rule("Tile")
-def tile(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def tile(node: ir.Node, order: Perm) -> Form | None:
     repeats = constant(node.inputs[1])
     return None if repeats is None else Form({0: order}, (order,), {1: repeats[list(order)]})
 
 
 @rule("Expand")
-def expand(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def expand(node: ir.Node, order: Perm) -> Form | None:
     target = _dims(node.outputs[0])
     if len(target) != len(_dims(node.inputs[0])) or len(target) != len(order):
         return None
@@ -280,7 +283,7 @@ RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
 @rule(*RESHAPES)
-def reshape(node: ir.Node, order: Perm, opset: int) -> Form | None:
+def reshape(node: ir.Node, order: Perm) -> Form | None:
     source, target = _dims(node.inputs[0]), _dims(node.outputs[0])
     result = through_reshape(order, source, target)
     if result is None:

@@ -27,7 +27,7 @@ class ChannelsLast(GraphPass):
 
     def run(self, model: ir.Model) -> bool:
         views = Views(model.graph)
-        forms = views.forms(model.graph.opset_imports.get("", 0))
+        forms = views.forms()
         chosen = choose(forms, views.reads(forms)) if forms else set()
         for node in forms.keys() - chosen:
             self.miss(node, "the Transposes around it would cost more than channels-last saves")
@@ -61,7 +61,8 @@ class _Rewrite:
             if new is not value:
                 self.name_output(i, value, new)
         for node in reversed([*self.graph]):
-            if (node in self.forms or node.op_type == "Transpose") and not any(v.uses() or v.is_graph_output() for v in node.outputs):
+            read = any(v.uses() or v.is_graph_output() for v in node.outputs)
+            if not read and (node in self.forms or node.op_type == "Transpose"):
                 self.graph.remove(node, safe=True)
         self.graph.sort()
 

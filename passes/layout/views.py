@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..base import attr, constant, shape
-from .forms import SEEDS, Form, form, frame
+from .forms import Form, asks, form, frame
 from .perms import Perm, channels_last, compose, identity, inverse
 
 
@@ -49,7 +49,7 @@ class Views:
         """The nodes that are no views."""
         return (node for node in self.graph if node not in self._dissolved)
 
-    def forms(self, opset: int) -> dict[ir.Node, Form]:
+    def forms(self) -> dict[ir.Node, Form]:
         """The other form of every node that can take part in an island of channels-last ops.
 
         Orders spread from the ops on maps in both directions; the nearest one decides. Only then do they pass Transposes, so
@@ -62,7 +62,7 @@ class Views:
 
         def adopt(node: ir.Node, value: ir.Value, order: Perm) -> None:
             of = None if node in found or node in self._dissolved or captured(node, self.graph) else frame(node, value, order)
-            new = form(node, of, opset) if of is not None else None
+            new = form(node, of) if of is not None else None
             if new is None:
                 return
             found[node] = new
@@ -73,9 +73,8 @@ class Views:
                     near.append((v, p))
 
         for node in self.nodes():
-            if node.op_type in SEEDS and node.domain == "" and node.inputs and (dims := shape(node.inputs[0])):
-                assert node.inputs[0] is not None
-                adopt(node, node.inputs[0], channels_last(len(dims)))
+            if asks(node) and (x := node.inputs[0]) is not None:
+                adopt(node, x, channels_last(len(shape(x) or ())))
         while near or far:
             value, order = near.popleft() if near else far.popleft()
             if value in seen or order == identity(len(order)) or constant(value) is not None:
