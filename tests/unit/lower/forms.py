@@ -36,6 +36,13 @@ def check_older(op: str, opset: int, *inputs: Any, **attributes: Any) -> None:
     assert_close(run(with_results(proto, want), given), want)
 
 
+def check_onnx(op: str, *inputs: Any, tolerance: float = 1e-5, **attributes: Any) -> None:
+    """Against onnx's reference, for ops whose result shape inference does not find."""
+    proto, given = node_model(op, inputs, attributes)
+    want = reference(proto, given, "onnx")
+    assert_close(run(with_results(proto, want), given), want, tolerance)
+
+
 def with_results(model: onnx.ModelProto, want: Sequence[np.ndarray]) -> ir.Model:
     """The model with the shapes and dtypes of its outputs known, where inference does not find them."""
     result = ir.from_proto(model)
