@@ -64,8 +64,8 @@ def shifted(x: Tensor, axis: int, offset: int, shape: tuple[int, ...]) -> Tensor
 
 @lowering("Concat", kind=INJECTIVE)
 def concat(ctx: Context) -> Pieces:
-    parts = tuple(t for t in ctx.inputs if t is not None)
-    return Pieces(ctx.attr("axis") % len(ctx.output_shape()), parts)
+    parts = [t for t in ctx.inputs if t is not None]
+    return Pieces(ctx.attr("axis") % len(ctx.output_shape()), tuple(t for t in parts if t.size) or (parts[0],))
 
 
 # ---- Padding -----------------------------------------------------------------------------------------------------------
@@ -155,6 +155,19 @@ def space_to_depth(ctx: Context) -> Tensor:
         n, c, h, w = index
         place = floordiv(c, channels)
         return x.at([n, floormod(c, channels), h * b + floordiv(place, b), w * b + floormod(place, b)])
+    return Tensor(ctx.output_shape(), x.dtype, element)
+
+
+@lowering("NhwcSpaceToDepth", kind=INJECTIVE, domain="burnish")
+def nhwc_space_to_depth(ctx: Context) -> Tensor:
+    """As SpaceToDepth, channels last."""
+    x, b = ctx.input(0), ctx.attr("blocksize")
+    channels = x.shape[3]
+
+    def element(index: Index) -> Expr:
+        n, h, w, c = index
+        place = floordiv(c, channels)
+        return x.at([n, h * b + floordiv(place, b), w * b + floormod(place, b), floormod(c, channels)])
     return Tensor(ctx.output_shape(), x.dtype, element)
 
 

@@ -185,5 +185,43 @@ def attention(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
     return {"acc": (score / score.sum(-1, keepdims=True) @ operand("v", nk, p["dv"])).astype("f4")}
 
 
+def scan(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    p = anchor.params
+    values = _along(anchor, arrays)
+    values = values[..., ::-1] if p["reverse"] else values
+    one = np.full((*values.shape[:-1], 1), 0 if p["op"] == "sum" else 1, values.dtype)
+    if p["exclusive"]:
+        values = np.concatenate([one, values[..., :-1]], -1)
+    acc = getattr(np, f"cum{p['op']}")(values, axis=-1, dtype=values.dtype)
+    return {"acc": acc[..., ::-1] if p["reverse"] else acc}
+
+
+def sort(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    values = _along(anchor, arrays)
+    keys = values.astype("f8" if values.dtype.kind in "fu" else "i8")
+    order = np.argsort(-keys if anchor.params["largest"] else keys, axis=-1, kind="stable")[..., :anchor.params["k"]]
+    return {"s0": np.take_along_axis(values, order, -1), "s1": order.astype(np.int32)}
+
+
+def _along(anchor: Anchor, arrays: Arrays) -> np.ndarray:
+    """Operand x over space and the axis r0."""
+    space, length = tuple(anchor.params["space"]), anchor.params["length"]
+    env = grid(space, after=1) | {"r0": np.arange(length, dtype=np.int32)}
+    return np.broadcast_to(evaluate(anchor.operands["x"], env, arrays), (*space, length))
+
+
+def scatter(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    space, rest, updates = (tuple(anchor.params[p]) for p in ("space", "rest", "updates"))
+    env = grid(space, after=len(rest)) | grid(rest, "r", before=len(space))
+    acc = np.array(np.broadcast_to(evaluate(anchor.operands["data"], env, arrays), (*space, *rest)))
+    row = grid(space)
+    for position in np.ndindex(*updates):
+        step = row | {f"r{d}": np.asarray(p, np.int32) for d, p in enumerate(position)}
+        at = (*row.values(), *(evaluate(anchor.operands[f"place{d}"], step, arrays) for d in range(len(rest))))
+        acc[at] = evaluate(anchor.operands["value"], step | {"acc": acc[at]}, arrays)
+    return {"acc": acc}
+
+
 FAMILIES: dict[str, Callable[[Anchor, Arrays], dict[str, np.ndarray]]] = {
-    "generic": generic, "rows": rows, "gemm": gemm, "conv": conv, "depthwise": depthwise, "attention": attention}
+    "generic": generic, "rows": rows, "gemm": gemm, "conv": conv, "depthwise": depthwise, "attention": attention,
+    "scan": scan, "sort": sort, "scatter": scatter}
