@@ -6,9 +6,10 @@ from ..device import Device
 from ..task import Task
 from ..template import Template
 from .conv import DirectConv
+from .depthwise import Depthwise
 from .gemm import ComputedGemm, Gemm
 
-TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), DirectConv())
+TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), DirectConv(), Depthwise())
 
 
 def choose(task: Task, device: Device) -> Template | None:
