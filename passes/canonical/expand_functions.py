@@ -1,0 +1,127 @@
+"""Ops that ONNX itself defines by other ops."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from ..base import GraphPass, Stage
+from ..shapes import alone
+from .infer_shapes import InferShapes
+from .inline_if import splice
+from .lift_constants import LiftConstants
+from .upgrade_opset import OPSET, UpgradeOpset
+
+Ops = frozenset[tuple[str, str]]
+
+KEPT: Ops = frozenset(("", name) for name in (
+    "Attention", "Celu", "Clip", "DepthToSpace", "DynamicQuantizeLinear", "Elu", "Gelu", "GreaterOrEqual",
+    "GroupNormalization", "HardSigmoid", "HardSwish", "LayerNormalization", "LeakyRelu", "LessOrEqual", "LogSoftmax", "Mish", "PRelu",
+    "RMSNormalization", "Range", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare", "Relu",
+    "RotaryEmbedding", "Selu", "Shrink", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Swish", "ThresholdedRelu"))
+
+
+class ExpandFunctions(GraphPass):
+    """A node whose op ONNX defines as a function becomes the body of the function, made for the node's types and attributes
+    and brought to our opset, again and again until only primitives and the ops to keep remain.
+
+    keep: (domain, op) of the ops that stay as they are, such as those that have a lowering of their own.
+    """
+
+    stage = Stage.CANONICAL
+
+    def __init__(self, keep: Ops = KEPT) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def run(self, model: ir.Model) -> bool:
+        changed = False
+        work = list(model.graph)
+        while work:
+            node = work.pop()
+            if (node.domain, node.op_type) in self.keep or node.graph is None:
+                continue
+            body = self._body(node, model)
+            if body is None:
+                continue
+            inner = list(body.graph)
+            splice(body.graph, node, model)
+            work += inner
+            changed = True
+        return changed
+
+    def _body(self, node: ir.Node, model: ir.Model) -> ir.Model | None:
+        function = definition(node, model.opset_imports)
+        if function is None:
+            return None
+        if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+            self.miss(node, "its function has a graph as an attribute")
+            return None
+        body = ir.from_proto(instance(function, node, model.opset_imports))
+        given = {v.name: v for v in node.inputs if v is not None}
+        for value in body.graph.inputs:
+            value.const_value = given[value.name].const_value
+        LiftConstants()(body)
+        InferShapes()(body)
+        UpgradeOpset()(body)
+        for value in body.graph.inputs:
+            value.replace_all_uses_with(given[value.name], replace_graph_outputs=True)
+        return body
+
+
+def instance(function: onnx.FunctionProto, node: ir.Node, opsets: dict[str, int]) -> onnx.ModelProto:
+    """A call of the function as a model: the body with the node's attributes (or their defaults) and types; inputs and outputs
+    bear the node's names, an input left out is left out in the body."""
+    model = alone(node, {**opsets, **{o.domain: o.version for o in function.opset_import}}, data=False)
+    (call,) = model.graph.node
+    attributes = {a.name: a for a in function.attribute_proto}
+    if onnx.defs.has(call.op_type, call.domain):
+        schema = onnx.defs.get_schema(call.op_type, call.domain)
+        attributes |= {name: a.default_value for name, a in schema.attributes.items() if a.default_value.name}
+    attributes |= {a.name: a for a in call.attribute}
+    names = dict(zip(function.input, [*call.input, *[""] * len(function.input)], strict=False))
+    names |= {inner: outer for inner, outer in zip(function.output, call.output, strict=False) if outer}
+    taken = set(names.values())
+    for inner in (o for n in function.node for o in n.output if o and o not in names):
+        names[inner] = inner if inner not in taken else f"{inner}/inner"
+    del model.graph.node[:]
+    for inner in function.node:
+        new = model.graph.node.add()
+        new.CopyFrom(inner)
+        new.input[:] = [names.get(name, name) for name in inner.input]
+        new.output[:] = [names.get(name, name) for name in inner.output]
+        del new.attribute[:]
+        for attribute in inner.attribute:
+            if attribute.ref_attr_name in attributes:
+                new.attribute.add().CopyFrom(attributes[attribute.ref_attr_name])
+                new.attribute[-1].name = attribute.name
+            elif not attribute.ref_attr_name:
+                new.attribute.add().CopyFrom(attribute)
+    made = {name for n in model.graph.node for name in n.output}
+    kept = [v for v in model.graph.output if v.name in made]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    return model
+
+
+def definition(node: ir.Node, opsets: dict[str, int]) -> onnx.FunctionProto | None:
+    """The function by which ONNX defines the node's op, in the newest body that this opset may use; None for a primitive."""
+    version = min(opsets.get(node.domain, OPSET), OPSET) if node.domain == "" else opsets.get(node.domain, 1)
+    if not onnx.defs.has(node.op_type, version, node.domain):
+        return None
+    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    function = onnx.FunctionProto()
+    if schema.has_function:
+        text = schema.get_function_with_opset_version(max(v for v in schema.function_opset_versions if v <= version))
+    elif schema.has_context_dependent_function:
+        types = []
+        for value in node.inputs:
+            proto = ir.to_proto(value).type if value is not None else onnx.TypeProto()
+            types.append(proto.SerializeToString())
+        text = schema.get_context_dependent_function_with_opset_version(
+            max(v for v in schema.context_dependent_function_opset_versions if v <= version),
+            ir.to_proto(node).SerializeToString(), types)
+    else:
+        return None
+    function.ParseFromString(text)
+    return function if function.node else None
