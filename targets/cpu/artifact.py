@@ -9,7 +9,7 @@ import shutil
 import struct
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ Arrays = Sequence[np.ndarray]
 
 def write(plan: Plan, kernels: Sequence[KernelCode], weights: bytes | np.ndarray, inputs: Arrays, outputs: Arrays, device: Device,
           out_dir: str | Path, *, passes: Sequence[str] = (), tools: Mapping[str, str] | None = None,
-          info: Mapping[str, Any] | None = None, program: bool = False) -> Path:
+          info: Mapping[str, Any] | None = None, program: bool = False, check: Callable[[Path], None] | None = None) -> Path:
     """Builds the library and writes everything to `out_dir`; returns it. inputs, outputs: the sample and what it should give.
 
     The folder appears whole or not at all: it is built beside its place and then renamed, so an artifact that a process has
     loaded can be replaced. program: also a static program `<name>`, which runs where a library cannot be loaded (an emulator, a
-    phone's shell). Raises ArtifactError where `out_dir` holds something else than an artifact or the sample does not fit the
+    phone's shell). check: called with the finished folder before it is put in place; what it raises ends the writing with nothing
+    left behind. Raises ArtifactError where `out_dir` holds something else than an artifact or the sample does not fit the
     plan, ToolchainError where the C compiler fails.
     """
     place = Path(out_dir).resolve()
@@ -53,6 +54,8 @@ def write(plan: Plan, kernels: Sequence[KernelCode], weights: bytes | np.ndarray
             (fresh / name).write_bytes(content)
         if program:
             (fresh / record.identifier).chmod(0o755)
+        if check is not None:
+            check(fresh)
         put_in_place(fresh, place, Path(temporary) / "old")
     return place
 

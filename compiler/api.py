@@ -1,0 +1,106 @@
+"""What `import burnish` offers: compile a model, load an artifact."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ..targets.cpu import artifact, emulator, loader, profile
+from ..targets.cpu.loader import Model
+from . import importer
+from .driver import Compiled, Progress, compile_model, sha256, silent
+from .planner import signature
+from .sample import reference, sample_inputs
+from .verify import verify
+
+TARGETS = ("native", "linux-arm64")
+TOOLS = ("burnish", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model on disk. error: the largest difference to onnxruntime on the sample, relative to an output's scale; None
+    where the artifact is for a machine that could not be emulated here. library and weights in bytes."""
+
+    path: Path
+    error: float | None
+    library: int
+    weights: int
+    kernels: int
+    launches: int
+
+    def load(self, threads: int | None = None) -> Model:
+        return load(self.path, threads)
+
+
+def compile(model: str | Path, output: str | Path, *, target: str = "native",  # noqa: A001
+            shapes: Mapping[str, Sequence[int]] | None = None, workers: int | None = None, seed: int = 0,
+            progress: Progress | None = None) -> Artifact:
+    """Compiles the ONNX file `model` into the folder `output`, verified against onnxruntime.
+
+    target: "native" (this machine's CPU), "linux-arm64", or a device of `targets/cpu/devices`; shapes: {input: shape} for inputs
+    with free dimensions; workers: processes that build kernels, by default one for each CPU; seed: of the sample input;
+    progress: called with (step, done, total).
+
+    Raises ImportRefused (a broken or hostile file), Refused (unsupported ops, all of them at once), BuildError, VerificationError
+    (all of them BurnishError), or an error of the target; then nothing is written.
+    """
+    say = progress or silent
+    source = Path(model)
+    say("import", 0, 1)
+    graph = importer.load(source, {k: tuple(v) for k, v in (shapes or {}).items()})
+    device = profile.find(target)
+    artifact.refuse_to_overwrite(Path(output).resolve())
+    inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
+    expected = reference(graph, inputs)
+    say("import", 1, 1)
+    compiled = compile_model(graph, device, identifier(source.stem), say, workers)
+    return write(compiled, output, list(inputs.values()), expected, target,
+                 {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}, say)
+
+
+def identifier(stem: str) -> str:
+    """A name that C, the linker and a file system accept."""
+    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower() or "model"
+    return name if not name[0].isdigit() else f"m{name}"
+
+
+def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expected: list[np.ndarray], target: str,
+          info: Mapping[str, str | int], say: Progress = silent) -> Artifact:
+    """The artifact of a compiled model, verified before it is put in place."""
+    errors: list[float | None] = []
+    names = [s.name for s in compiled.plan.outputs]
+
+    def check(folder: Path) -> None:
+        say("verify", 0, 1)
+        if target == "native":
+            with loader.load(folder) as loaded:
+                got = loaded(*inputs)
+        elif emulator.available(compiled.device.arch):
+            got = emulator.run(folder, inputs)
+        else:
+            errors.append(None)
+            return
+        errors.append(verify(names, got if isinstance(got, tuple | list) else (got,), expected))
+        say("verify", 1, 1)
+
+    say("link", 0, 1)
+    path = artifact.write(compiled.plan, compiled.kernels, compiled.weights, inputs, expected, compiled.device, output,
+                          passes=compiled.passes, tools={t: version(t) for t in TOOLS}, info=info, program=target != "native",
+                          check=check)
+    say("link", 1, 1)
+    name = identifier(compiled.plan.name)
+    return Artifact(path, errors[0], os.path.getsize(path / f"lib{name}.so"), compiled.plan.weights, len(compiled.kernels),
+                    len(compiled.plan.launches))
+
+
+def load(path: str | Path, threads: int | None = None) -> Model:
+    """The model in an artifact folder: callable on numpy arrays, by position or input name. threads: by default as many as CPUs
+    that this process may use. Raises ArtifactError for a damaged folder or one for another machine."""
+    return loader.load(path, threads)
