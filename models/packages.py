@@ -13,6 +13,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,20 @@ class Package:
 
     def __str__(self) -> str:
         return f"{'npm' if self.form == 'npm' else 'PyPI'} {self.name} {self.version}"
+
+
+def cached(path: Path, recipe: str, write: Callable[[Path], None]) -> Path:
+    """`path`, written by `write` unless it was already written by the same `recipe`. Safe among processes: what stands under its
+    own name is whole."""
+    stamp = path.with_name(path.name + ".recipe")
+    if not (path.exists() and stamp.exists() and stamp.read_text() == recipe):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            made = Path(scratch) / path.name
+            write(made)
+            os.replace(made, path)
+        stamp.write_text(recipe)
+    return path
 
 
 def fetch(package: Package) -> Path:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from onnx import ModelProto
 
 from . import convnext, deit, efficientnet_lite0, export, lenet5, minilm, mobilenetv2, resnet, shipped, waifu2x
 from .export import TorchModel
-from .packages import CACHE
+from .packages import CACHE, cached
 
 RANDOM = "random weights: latency and structure only"
 
@@ -82,17 +80,7 @@ def build(name: str, folder: Path | None = None) -> Path:
     if name not in ZOO:
         raise KeyError(f"no model {name!r} in the zoo; there are {', '.join(ZOO)}")
     model = ZOO[name]
-    folder = folder or CACHE / "zoo"
-    folder.mkdir(parents=True, exist_ok=True)
-    path, stamp = folder / f"{name}.onnx", folder / f"{name}.recipe"
-    if path.exists() and stamp.exists() and stamp.read_text() == model.recipe:
-        return path
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:      # so that a file under its own name is always a whole one
-        made = Path(scratch) / path.name
-        _write(model.make(), made)
-        os.replace(made, path)
-    stamp.write_text(model.recipe)
-    return path
+    return cached((folder or CACHE / "zoo") / f"{name}.onnx", model.recipe, lambda path: _write(model.make(), path))
 
 
 def _write(model: TorchModel | ModelProto | Path, path: Path) -> None:

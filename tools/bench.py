@@ -1,0 +1,204 @@
+"""Latency of artifacts beside onnxruntime, OpenVINO and LiteRT, in one interleaved run: `python -m burnish.tools.bench`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from .. import compile, models
+from .peers import ONNXRUNTIME, PEERS, Runner, Unavailable, burnish_runner
+from .timing import TURN_S, Timing, interleave, pin
+
+OURS = "burnish"
+DEFAULT = "lenet5,efficientnet_lite0,minilm,mobilenetv2,resnet50,convnext_tiny,deit_tiny,deit_small"
+ERROR = 1e-4        # of the output's scale: a runner past it is not computing the same model
+
+console = Console(stderr=True)
+
+
+@dataclass
+class Row:
+    """One model: timings by runner, why the others are missing, and what compiling gave."""
+
+    model: str
+    timings: dict[str, Timing]
+    missing: dict[str, str] = field(default_factory=dict)
+    compile_s: float | None = None
+    library_kb: float | None = None
+
+    def as_json(self) -> dict:
+        runners = {}
+        for name, t in self.timings.items():
+            runners[name] = {"p10_ms": t.p10 * 1e3, "median_ms": t.median * 1e3, "spread": t.spread}
+            if OURS in self.timings and name != OURS:
+                runners[name]["burnish_faster"] = self.timings[OURS].faster_than(t)
+        return {"model": self.model, "runners": runners, "missing": self.missing, "compile_s": self.compile_s,
+                "library_kb": self.library_kb}
+
+
+def sample(name: str, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random inputs of the model's shapes and dtypes; a text's mask and ids are those of a full line."""
+    import onnx
+
+    graph = onnx.load(models.build(name), load_external_data=False).graph
+    dtypes = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in graph.input}
+    rng = np.random.default_rng(seed)
+    return {key: rng.random(shape, np.float32) if dtypes[key] == np.float32 else np.ones(shape, dtypes[key])
+            for key, shape in models.ZOO[name].inputs.items()}
+
+
+def compiled(name: str, folder: Path, reuse: bool) -> tuple[Path, float | None]:
+    """The artifact of a model and the seconds that compiling took (None when it was there already)."""
+    path = folder / name
+    if reuse and (path / "manifest.json").exists():
+        return path, None
+    start = time.perf_counter()
+    compile(models.build(name), path, shapes=models.ZOO[name].inputs)
+    return path, time.perf_counter() - start
+
+
+def runners(name: str, artifact: Path | None, threads: int) -> tuple[dict[str, Runner], dict[str, str]]:
+    """Every runner that can run the model, ours first, and why the others cannot."""
+    found: dict[str, Runner] = {OURS: burnish_runner(artifact, threads)} if artifact else {}
+    missing = {}
+    for peer in PEERS:
+        try:
+            found[peer.name] = peer.load(name, threads)
+        except Unavailable as reason:
+            missing[peer.name] = str(reason)
+    return found, missing
+
+
+def check(outputs: dict[str, list[np.ndarray]]) -> dict[str, str]:
+    """What is wrong with the runners whose outputs are not onnxruntime's."""
+    wrong = {}
+    for name, got in outputs.items():
+        error = max((float(np.abs(g - e).max() / max(np.abs(e).max(), 1e-30))
+                     for g, e in zip(got, outputs[ONNXRUNTIME.name], strict=True)), default=0.0)
+        if not error <= ERROR:
+            wrong[name] = f"its output differs from onnxruntime's by {error:.1e} of the scale"
+    return wrong
+
+
+def measure(name: str, artifact: Path | None, threads: int, rounds: int) -> Row:
+    inputs = sample(name)
+    found, missing = runners(name, artifact, threads)
+    wrong = check({key: [np.array(o) for o in run(inputs)] for key, run in found.items()})
+    calls = {key: partial(run, inputs) for key, run in found.items() if key not in wrong}
+    with Progress(TextColumn("[bold]{task.description}"), BarColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(name, total=rounds)
+        return Row(name, interleave(calls, rounds, lambda: bar.advance(task)), {**missing, **wrong})
+
+
+def cpu() -> str:
+    """The processor's name and the vector units that matter here."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    units = [unit for unit in ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16") if unit in facts.get("flags", "").split()]
+    family = f"family {facts['cpu family']} model {facts['model']}" if "cpu family" in facts else ""
+    return ", ".join(filter(None, (facts.get("model name", platform.processor() or platform.machine()), family, " ".join(units))))
+
+
+def cells(row: Row) -> Iterable[tuple[str, str, str, str, str]]:
+    """Runner, p10, median, spread, and how many times as fast as it we are."""
+    for name, t in row.timings.items():
+        ours = row.timings.get(OURS)
+        ratio = f"{ours.faster_than(t):.2f}x" if ours and name != OURS else ""
+        yield name, f"{t.p10 * 1e3:.3f}", f"{t.median * 1e3:.3f}", f"{t.spread:.0%}", ratio
+
+
+def table(rows: list[Row]) -> Table:
+    out = Table("model", "runner", title="Latency in ms; ratio: how many times as fast burnish is")
+    for heading in ("p10", "median", "spread", "ratio"):
+        out.add_column(heading, justify="right")
+    for row in rows:
+        for i, line in enumerate(cells(row)):
+            out.add_row(row.model if i == 0 else "", *line)
+        out.add_section()
+    return out
+
+
+def page(rows: list[Row], threads: int, rounds: int) -> str:
+    """docs/benchmarks.md."""
+    command = shlex.join(["python", "-m", "burnish.tools.bench", *sys.argv[1:]])
+    versions = ", ".join(f"{p.name} {p.version}" for p in PEERS)
+    lines = [
+        "# Benchmarks", "",
+        f"Written by `{command}` on {datetime.date.today()}.", "",
+        f"CPU: {cpu()}; {threads} thread{'s' * (threads > 1)}, {os.cpu_count()} CPUs in the machine. {versions}; "
+        f"Python {platform.python_version()}, numpy {np.__version__}.", "",
+        "All in float32 at the shapes of `models.ZOO`. The runners take turns of about "
+        f"{TURN_S * 1e3:.0f} ms in one pinned process, {rounds} rounds in rotating order, after a warm-up; every output was "
+        "compared with onnxruntime's. Times are in milliseconds per call from Python; the spread is the distance between the "
+        "quartiles over the median. The ratio says how many times as fast as that runner burnish is: the median over rounds of "
+        "the ratio within a round.", "",
+        "| model | runner | p10 | median | spread | ratio |", "|---|---|---:|---:|---:|---:|"]
+    for row in rows:
+        lines += [f"| {' | '.join((row.model if i == 0 else '', *line))} |" for i, line in enumerate(cells(row))]
+    made = [row for row in rows if row.library_kb is not None]
+    if made:
+        lines += ["", "| model | compile, s | library without weights, KB |", "|---|---:|---:|"]
+        lines += [f"| {r.model} | {'' if r.compile_s is None else f'{r.compile_s:.1f}'} | {r.library_kb:.0f} |" for r in made]
+    missing = [f"- {row.model}: {name}: {reason}" for row in rows for name, reason in row.missing.items()]
+    if missing:
+        lines += ["", "Not measured:", "", *missing]
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    names: Annotated[str, typer.Option("--models", help="Models of the zoo, separated by commas.")] = DEFAULT,
+    threads: Annotated[int, typer.Option(min=1, help="Threads per runner, and CPUs to keep to.")] = 1,
+    rounds: Annotated[int, typer.Option(min=3, help="Turns of each runner.")] = 30,
+    peers_only: Annotated[bool, typer.Option("--peers-only", help="Time the peers alone: a baseline.")] = False,
+    artifacts: Annotated[Path, typer.Option(help="Where the compiled models go.")] = Path("out/bench"),
+    reuse: Annotated[bool, typer.Option("--reuse", help="Take artifacts that are there instead of compiling anew.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", help="Also write the page, such as docs/benchmarks.md.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Times models of the zoo: burnish, onnxruntime, OpenVINO, LiteRT, interleaved in one pinned process.
+
+    Example: python -m burnish.tools.bench --models mobilenetv2,resnet50 -o docs/benchmarks.md
+    """
+    unknown = set(names.split(",")) - set(models.ZOO)
+    if unknown:
+        raise typer.BadParameter(f"not in the zoo: {', '.join(sorted(unknown))}; there are {', '.join(models.ZOO)}")
+    built: dict[str, tuple[Path, float | None]] = {}
+    if not peers_only:
+        for name in names.split(","):
+            with console.status(f"compiling {name}"):
+                built[name] = compiled(name, artifacts, reuse)
+    pin(threads)        # after compiling, which may use every CPU
+    rows = []
+    for name in names.split(","):
+        artifact, seconds = built.get(name, (None, None))
+        row = measure(name, artifact, threads, rounds)
+        if artifact:
+            row.compile_s, row.library_kb = seconds, sum(f.stat().st_size for f in artifact.glob("*.so")) / 1e3
+        rows.append(row)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page(rows, threads, rounds))
+    if as_json:
+        print(json.dumps({"cpu": cpu(), "threads": threads, "rows": [row.as_json() for row in rows]}, indent=2))
+    else:
+        Console().print(table(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
