@@ -39,7 +39,7 @@ class Artifact:
         return load(self.path, threads)
 
 
-def compile(model: str | Path, output: str | Path, *, target: str = "native",  # noqa: A001
+def compile(model: str | Path, output: str | Path, *, target: str = "native",
             shapes: Mapping[str, Sequence[int]] | None = None, workers: int | None = None, seed: int = 0,
             progress: Progress | None = None) -> Artifact:
     """Compiles the ONNX file `model` into the folder `output`, verified against onnxruntime.

@@ -7,19 +7,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from .. import passes, targets
+from .. import passes
 from ..schedules.builder import Builder
 from ..schedules.device import Device
+from ..schedules.jobs import Built, Job
 from ..schedules.task import Task
 from ..schedules.templates import choose
-from ..schedules.worker import Built, Job
 from ..targets.plan import KernelCode, Plan
-from . import importer
 from .errors import BuildError, Refusal, Refused
 from .lower import group as lowering
 from .lower.group import LoweredGroup

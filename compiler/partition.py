@@ -187,7 +187,7 @@ class _Partitioner:
         once = self.kind.get(consumer) in (Kind.POINTWISE, Kind.VIEW, Kind.ANCHOR) or consumer.op_type in COPIES
         grows = math.prod(shape_of(consumer.outputs[0])) > math.prod(shape_of(producer.outputs[0])) and (
             self.kind.get(consumer) is not Kind.ANCHOR)
-        return (once and not grows) or producer.op_type not in EXPENSIVE and kind is Kind.POINTWISE and not _chain(producer, self.owner)
+        return (once and not grows) or (producer.op_type not in EXPENSIVE and kind is Kind.POINTWISE and not _chain(producer, self.owner))
 
     def _can_alias(self, view: ir.Node) -> bool:
         """A view is free unless its output is the model's, or its input may be neither written nor renamed."""

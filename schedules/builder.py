@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
-from .worker import Built, Job, receive, send
+from .jobs import Built, Job, receive, send
 
 TIMEOUT = 120.0     # seconds for one kernel; the first of a worker also pays for loading TVM
 

@@ -1,0 +1,19 @@
+"""Lowerings of ONNX ops, one file per family; importing this package registers them all."""
+
+from . import (  # noqa: F401
+    attention,
+    convolution,
+    gather,
+    generate,
+    layout,
+    matmul,
+    normalize,
+    pointwise,
+    pool,
+    reduce,
+    resize,
+    scan,
+    scatter,
+    sort,
+    view,
+)
