@@ -8,8 +8,11 @@ from ..template import Template
 from .conv import DirectConv
 from .depthwise import Depthwise
 from .gemm import ComputedGemm, Gemm
+from .scan import Scan
+from .scatter import Scatter
+from .sort import Sort
 
-TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), DirectConv(), Depthwise())
+TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), DirectConv(), Depthwise(), Scan(), Sort(), Scatter())
 
 
 def choose(task: Task, device: Device) -> Template | None:

@@ -1,0 +1,76 @@
+"""Kernels of scans, sorting and scattering, from ONNX nodes, against onnxruntime; work is cut as threads would cut it."""
+
+import itertools
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from lower.harness import assert_close, const, node_model, reference
+
+from burnish.compiler.lower import group
+from burnish.compiler.partition import partition
+from burnish.schedules.templates import choose
+
+from .harness import NEON, ZEN5, Built, run
+
+RNG = np.random.default_rng(5)
+
+
+def check(op, *inputs, outputs=1, device=ZEN5, knobs=None, **attributes):
+    model, given = node_model(op, inputs, attributes, outputs)
+    graph = ir.from_proto(model)
+    parts = partition(graph)
+    (low,) = (group.lower(g, parts) for g in parts.groups)
+    arrays = {n: given[b.name] if isinstance(b, ir.Value) and b.name in given else b for n, b in enumerate(low.bindings)
+              if low.task.buffers[n].role != "output"}
+    arrays = {n: b.const_value.numpy() if isinstance(b, ir.Value) else b for n, b in arrays.items()}
+    template = choose(low.task, device)
+    space = list(template.space(low.task, device).candidates()) if device is ZEN5 else []
+    if device is not ZEN5:
+        Built(template, low.task, device)
+    for k in space:
+        assert_close(run(template, low.task, arrays, device, k, cuts=(1, 3)), reference(model, given, "ort"))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((3, 4, 37), 0), ((3, 37, 5), 1), ((2, 3, 37), 2), ((7,), 0), ((2, 64), 0)])
+def test_scan(shape, axis):
+    x = RNG.normal(size=shape).astype("f4")
+    check("CumSum", x, const(np.int64(axis)), exclusive=axis % 2, reverse=len(shape) % 2)
+
+
+def test_scan_of_integers():
+    check("CumSum", RNG.integers(-9, 9, (5, 19)), const(np.int64(0)), exclusive=1, reverse=1)
+    check("CumSum", RNG.integers(-9, 9, (5, 3)).astype("i4"), const(np.int64(1)))
+
+
+@pytest.mark.parametrize(("shape", "axis", "k"), [
+    ((3, 33), 1, 4), ((100, 3), 0, 100), ((2, 1, 3), 1, 1), ((2, 5, 3), 1, 5), ((1000,), 0, 20)])
+def test_sort(shape, axis, k):
+    for dtype, largest in itertools.product(("f4", "i8"), (0, 1)):
+        check("TopK", RNG.integers(-20, 20, shape).astype(dtype), const([k]), outputs=2, axis=axis, largest=largest)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_scatter_elements(axis):
+    data = RNG.normal(size=(4, 5, 37)).astype("f4")
+    indices = RNG.integers(-4, 4, (3, 5, 21) if axis else (3, 5, 36))
+    check("ScatterElements", data, indices, RNG.normal(size=indices.shape).astype("f4"), axis=axis, reduction="add")
+    unique = np.stack([RNG.permutation(data.shape[axis])[:2] for _ in range(12)]).reshape(3, 4, 2)
+    unique = np.moveaxis(unique, 2, axis)
+    check("ScatterElements", data, unique, RNG.normal(size=unique.shape).astype("f4"), axis=axis)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_scatter_nd(depth):
+    data = RNG.normal(size=(4, 5, 19)).astype("f4")
+    indices = RNG.integers(-4, 4, (2, 6, depth))
+    updates = RNG.normal(size=(2, 6, *data.shape[depth:])).astype("f4")
+    for reduction in ("add", "max"):
+        check("ScatterND", data, indices, updates, reduction=reduction)
+
+
+def test_other_machines():
+    x = RNG.normal(size=(3, 37)).astype("f4")
+    check("CumSum", x, const(np.int64(0)), device=NEON)
+    check("TopK", x, const([3]), outputs=2, device=NEON)
+    check("ScatterND", x, np.array([[1], [2]]), x[:2], device=NEON)
