@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ...schedules.expr import Expr, add, all_of, cast, const, equal, floor, indices, load, maximum, minimum, select, var
+from ...schedules.task import Stage
 from .registry import ANCHOR, Anchor, Context, Output, lowering
 from .rows import Rows, result, wide
 from .tensor import Tensor, reindex
@@ -75,27 +76,34 @@ def _direct(ctx: Context, windows: Windows, weight: np.ndarray) -> Anchor:
 
 
 def _general(ctx: Context, layout: Layout, windows: Windows) -> Anchor:
-    """sum over (taps, channels of the group) of x w, in any layout, rank and type."""
-    x, w, oc, ic = ctx.input(0), _taps_first(ctx), ctx.input(1).shape[0], ctx.input(1).shape[1]
-    per_group = oc // ctx.attr("group", 1)
+    """Any layout, rank and type."""
+    x = ctx.input(0)
     dtype = wide(x.dtype)
+    rows, stage = window_sum(ctx, layout, windows, x, 1, const(0, x.dtype), lambda v, w, c: cast(v, dtype) * cast(w, dtype))
+    value = bias_at(ctx, 2, layout.take(rows.row)[1], result(0, dtype))
+    return rows.anchor([stage], Output(rows.row, cast(value, x.dtype)))
+
+
+def window_sum(ctx: Context, layout: Layout, windows: Windows, x: Tensor, weight: int, padding: Expr,
+               term: Callable[[Expr, Expr, Expr], Expr]) -> tuple[Rows, Stage]:
+    """The sum over taps and channels of the group of term(x, w, output channel). weight: its number among the inputs."""
+    oc, ic = ctx.input(weight).shape[:2]
+    per_group, w = oc // ctx.attr("group", 1), _taps_first(ctx, weight)
     rows = Rows(ctx.output_shape(), (*windows.kernel, ic), "space")
 
-    def term(i: Index, r: Index) -> Expr:
+    def element(i: Index, r: Index) -> Expr:
         n, c, at = layout.take(i)
         source = (c // per_group) * ic + r[-1] if per_group != oc else r[-1]
-        value = windows.read(x, layout, n, source, at, r[:-1], const(0, x.dtype))
-        return cast(value, dtype) * cast(w(r[:-1], r[-1], c), dtype)
+        return term(windows.read(x, layout, n, source, at, r[:-1], padding), w(r[:-1], r[-1], c), c)
 
-    value = bias_at(ctx, 2, layout.take(rows.row)[1], result(0, dtype))
-    return rows.anchor([rows.stage("sum", term)], Output(rows.row, cast(value, x.dtype)))
+    return rows, rows.stage("sum", element)
 
 
-def _taps_first(ctx: Context) -> Callable[[Index, Expr, Expr], Expr]:
+def _taps_first(ctx: Context, weight: int) -> Callable[[Index, Expr, Expr], Expr]:
     """Reads W[oc, ic, *tap] by (tap, ic, oc): a constant one is stored in that order, so that output channels are contiguous."""
-    value = ctx.array(1)
+    value = ctx.array(weight)
     if value is None:
-        return lambda tap, ic, oc: ctx.input(1).at((oc, ic, *tap))
+        return lambda tap, ic, oc: ctx.input(weight).at((oc, ic, *tap))
     stored = ctx.constant(value.transpose(*range(2, value.ndim), 1, 0))
     return lambda tap, ic, oc: stored.at((*tap, ic, oc))
 

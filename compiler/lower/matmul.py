@@ -28,7 +28,7 @@ def matmul(ctx: Context) -> Anchor:
         return product(ctx, ctx.view(0, (1, math.prod(a.shape[:-1]), k)), ctx.view(1, (1, k, n)), out,
                        known=None if known is None else known.reshape(k, n))
     batch = out[:len(out) - (2 if len(a.shape) > 1 else 1)]
-    return product(ctx, stacked(ctx, 0, batch), stacked(ctx, 1, batch), out)
+    return product(ctx, stacked(ctx, 0, batch), stacked(ctx, 1, batch, right=True), out)
 
 
 @lowering("Gemm", kind=ANCHOR, rereads=True)
@@ -66,16 +66,16 @@ def product(ctx: Context, x: Tensor, w: Tensor, out: tuple[int, ...], combine: C
     return Anchor("gemm", (batch, m, n), (Output(index, combine(var("acc", "float32"), index)),), params, operands)
 
 
-def stacked(ctx: Context, n: int, batch: tuple[int, ...]) -> Tensor:
-    """Input n of a matmul as [product of batch, rows, columns], broadcast to the batch; a vector is one row or column."""
+def stacked(ctx: Context, n: int, batch: tuple[int, ...], right: bool = False) -> Tensor:
+    """Input n as a matmul's [product of batch, rows, columns], broadcast to the batch; a vector is one row or, right, column."""
     t, count = ctx.input(n), math.prod(batch)
-    matrix = t.shape[-2:] if len(t.shape) > 1 else (1, *t.shape) if n == 0 else (*t.shape, 1)
+    matrix = t.shape[-2:] if len(t.shape) > 1 else (*t.shape, 1) if right else (1, *t.shape)
     if t.size == count * math.prod(matrix):
         return ctx.view(n, (count, *matrix))
 
     def element(index: tuple[Expr, ...]) -> Expr:
         if len(t.shape) == 1:
-            return t.at((index[2 if n == 0 else 1],))
+            return t.at((index[1 if right else 2],))
         return t.broadcast_at((*reindex(index[:1], (count,), batch), *index[1:]))
 
     return Tensor((count, *matrix), t.dtype, element)
