@@ -140,6 +140,44 @@ def op(op_type: str, inputs: Iterable[ir.Value | None], like: ir.Value, *, name:
     return ir.Node(domain, op_type, list(inputs), attrs, outputs=[out], name=name, version=version)
 
 
+class Builder:
+    """New nodes one after another, in place of `node`: each takes the dtype of the node's first output and a name that starts
+    with that output's. `put` puts them into the graph."""
+
+    def __init__(self, node: ir.Node, model: ir.Model) -> None:
+        self.node, self.model, self.like, self.nodes = node, model, node.outputs[0], list[ir.Node]()
+
+    def make(self, op_type: str, *inputs: ir.Value | None, shape: Iterable[int] | None = None, **attributes: object) -> ir.Value:
+        """A node's output; its shape is that of the replaced node's unless another is given."""
+        self.nodes.append(op(op_type, inputs, self.like, name=f"{self.like.name}_{op_type.lower()}", shape=shape, **attributes))
+        return self.nodes[-1].outputs[0]
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """The value in another dtype; itself if it has it."""
+        if value.dtype == dtype:
+            return value
+        node = op("Cast", [value], value, name=f"{self.like.name}_cast", to=int(dtype))
+        node.outputs[0].type = ir.TensorType(dtype)
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def number(self, value: float) -> ir.Value:
+        """A 0-D constant in the dtype of the replaced node's output."""
+        assert self.like.dtype is not None
+        return initializer(self.model, np.array(value, self.like.dtype.numpy()), f"{self.like.name}_constant")
+
+    def integers(self, values: Iterable[int]) -> ir.Value:
+        """A 1-D int64 constant: axes, a shape."""
+        return initializer(self.model, np.array(list(values), np.int64), f"{self.like.name}_constant")
+
+    def reshape(self, value: ir.Value, dims: Iterable[int]) -> ir.Value:
+        return self.make("Reshape", value, self.integers(dims), shape=dims)
+
+    def put(self, *results: ir.Value | None) -> None:
+        """The nodes and their results take the place of the node and its outputs."""
+        replace_all(self.node, self.nodes, results)
+
+
 def attr(node: ir.Node, name: str, default: Any = None) -> Any:
     """An attribute as a Python value (int, float, str, list, numpy array for a tensor, graph)."""
     a = node.attributes.get(name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, attr, constant, initializer, op, replace, replace_all, shape
+from ..base import Builder, NodePass, Stage, attr, constant, initializer, shape
 
 
 class DecomposeBatchNorm(NodePass):
-    """y = gamma (x - mean) / sqrt(var + eps) + beta becomes x s + t with s = gamma / sqrt(var + eps), t = beta - mean s per channel.
+    """y = gamma (x - mean) / sqrt(var + eps) + beta becomes x s + t, s = gamma / sqrt(var + eps), t = beta - mean s per channel.
 
     Constant statistics give constant s and t (computed in float64), which FoldAffine puts into a convolution before them. In
     training mode the statistics are those of the batch, and the running ones become
@@ -20,73 +20,54 @@ class DecomposeBatchNorm(NodePass):
     ops = frozenset({"BatchNormalization"})
 
     def rewrite(self, node: ir.Node, model: ir.Model) -> bool:
-        x, y = node.inputs[0], node.outputs[0]
-        dims = shape(x)
-        if x is None or dims is None or x.dtype is None:
+        x, y, dims = node.inputs[0], node.outputs[0], shape(node.inputs[0])
+        if x is None or x.dtype is None or dims is None or any(shape(v) is None for v in node.inputs):
             return False
-        self.model, self.y, self.dtype = model, y, x.dtype.numpy()
-        self.column = (dims[1], *[1] * (len(dims) - 2))
-        epsilon = attr(node, "epsilon", 1e-5)
+        epsilon, column = attr(node, "epsilon", 1e-5), (dims[1], *[1] * (len(dims) - 2))
+        build = Builder(node, model)
         if attr(node, "training_mode", 0):
-            return self._training(node, dims, epsilon)
+            _train(build, node, dims, column, epsilon)
+            return True
         arrays = [constant(v) for v in node.inputs[1:5]]
         if any(a is None for a in arrays):
-            new: list[ir.Node] = []
-            gamma, beta, mean, var = (self._column(new, v) for v in node.inputs[1:5])
-            replace(node, new, self._normalize(new, x, gamma, beta, mean, var, epsilon))
+            build.put(_normalize(build, x, *_columns(build, node, column), epsilon, column))
             return True
         gamma, beta, mean, var = (np.asarray(a, np.float64) for a in arrays)
         scale = gamma / np.sqrt(var + epsilon)
-        s, t = (initializer(model, a.astype(self.dtype).reshape(self.column), f"{y.name}_{name}")
+        s, t = (initializer(model, a.astype(x.dtype.numpy()).reshape(column), f"{y.name}_{name}")
                 for a, name in ((scale, "scale"), (beta - mean * scale, "shift")))
-        scaled = op("Mul", [x, s], y, name=f"{y.name}_scaled")
-        shifted = op("Add", [scaled.outputs[0], t], y, name=f"{y.name}_shifted")
-        replace(node, [scaled, shifted], shifted.outputs[0])
+        build.put(build.make("Add", build.make("Mul", x, s), t))
         return True
 
-    def _make(self, new: list[ir.Node], kind: str, inputs: list[ir.Value], dims: tuple[int, ...], name: str, **attrs: object) -> ir.Value:
-        new.append(op(kind, inputs, self.y, name=f"{self.y.name}_{name}", shape=dims, **attrs))
-        return new[-1].outputs[0]
 
-    def _constant(self, array: object, dtype: object = None) -> ir.Value:
-        return initializer(self.model, np.asarray(array, dtype or self.dtype), f"{self.y.name}_constant")
+def _columns(build: Builder, node: ir.Node, column: tuple[int, ...]) -> list[ir.Value]:
+    """gamma, beta, mean, var in the dtype of x, as [c, 1, …]."""
+    dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
+    assert dtype is not None
+    return [build.reshape(build.cast(v, dtype), column) for v in node.inputs[1:5] if v is not None]
 
-    def _column(self, new: list[ir.Node], value: ir.Value) -> ir.Value:
-        cast = op("Cast", [value], self.y, name=f"{value.name}_cast", shape=self.column[:1], to=int(self.y.dtype or 1))
-        new.append(cast)
-        return self._make(new, "Reshape", [cast.outputs[0], self._constant(self.column, np.int64)], self.column, "column")
 
-    def _normalize(self, new: list[ir.Node], x: ir.Value, gamma: ir.Value, beta: ir.Value, mean: ir.Value, var: ir.Value,
-                   epsilon: float) -> ir.Value:
-        column, dims = self.column, shape(x)
-        assert dims is not None
-        deviation = self._make(new, "Sqrt", [self._make(new, "Add", [var, self._constant(epsilon)], column, "var_eps")], column, "std")
-        scale = self._make(new, "Div", [gamma, deviation], column, "scale")
-        shift = self._make(new, "Sub", [beta, self._make(new, "Mul", [mean, scale], column, "mean_scaled")], column, "shift")
-        return self._make(new, "Add", [self._make(new, "Mul", [x, scale], dims, "scaled"), shift], dims, "shifted")
+def _normalize(build: Builder, x: ir.Value, gamma: ir.Value, beta: ir.Value, mean: ir.Value, var: ir.Value, epsilon: float,
+               column: tuple[int, ...]) -> ir.Value:
+    deviation = build.make("Sqrt", build.make("Add", var, build.number(epsilon), shape=column), shape=column)
+    scale = build.make("Div", gamma, deviation, shape=column)
+    shift = build.make("Sub", beta, build.make("Mul", mean, scale, shape=column), shape=column)
+    return build.make("Add", build.make("Mul", x, scale), shift)
 
-    def _training(self, node: ir.Node, dims: tuple[int, ...], epsilon: float) -> bool:
-        new: list[ir.Node] = []
-        x = node.inputs[0]
-        gamma, beta, *running = (self._column(new, v) for v in node.inputs[1:5])
-        axes = self._constant([0, *range(2, len(dims))], np.int64)
-        kept = (1, *self.column)
-        mean = self._make(new, "ReduceMean", [x, axes], kept, "batch_mean", keepdims=1)
-        centred = self._make(new, "Sub", [x, mean], dims, "centred")
-        var = self._make(new, "ReduceMean", [self._make(new, "Mul", [centred, centred], dims, "squared"), axes], kept, "batch_var",
-                         keepdims=1)
-        to_column = self._constant(self.column, np.int64)
-        mean, var = (self._make(new, "Reshape", [v, to_column], self.column, "batch") for v in (mean, var))
-        result = self._normalize(new, x, gamma, beta, mean, var, epsilon)
-        momentum = attr(node, "momentum", 0.9)
-        results: list[ir.Value | None] = [result]
-        flat = self._constant(self.column[:1], np.int64)
-        for out, old, batch in zip(node.outputs[1:3], running, (mean, var), strict=False):
-            blend = self._make(new, "Add", [self._make(new, "Mul", [old, self._constant(momentum)], self.column, "old"),
-                                            self._make(new, "Mul", [batch, self._constant(1 - momentum)], self.column, "new")],
-                               self.column, "blend")
-            row = self._make(new, "Reshape", [blend, flat], self.column[:1], "running")
-            new.append(op("Cast", [row], out, name=f"{out.name}_cast", to=int(out.dtype or 1)))
-            results.append(new[-1].outputs[0])
-        replace_all(node, new, results)
-        return True
+
+def _train(build: Builder, node: ir.Node, dims: tuple[int, ...], column: tuple[int, ...], epsilon: float) -> None:
+    x = node.inputs[0]
+    assert x is not None
+    gamma, beta, *running = _columns(build, node, column)
+    axes, kept = build.integers([0, *range(2, len(dims))]), (1, *column)
+    batch_mean = build.make("ReduceMean", x, axes, shape=kept, keepdims=1)
+    centred = build.make("Sub", x, batch_mean)
+    batch_var = build.make("ReduceMean", build.make("Mul", centred, centred), axes, shape=kept, keepdims=1)
+    mean, var = (build.reshape(v, column) for v in (batch_mean, batch_var))
+    results = [_normalize(build, x, gamma, beta, mean, var, epsilon, column)]
+    momentum = attr(node, "momentum", 0.9)
+    for out, old, batch in zip(node.outputs[1:3], running, (mean, var), strict=False):
+        parts = [build.make("Mul", v, build.number(f), shape=column) for v, f in ((old, momentum), (batch, 1 - momentum))]
+        assert out.dtype is not None
+        results.append(build.cast(build.reshape(build.make("Add", *parts, shape=column), column[:1]), out.dtype))
+    build.put(*results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, attr, constant, initializer, op, replace, shape
+from ..base import Builder, NodePass, Stage, attr, constant, initializer, shape
 
 
 class DecomposeConvTranspose(NodePass):
@@ -48,16 +48,15 @@ class DecomposeConvTranspose(NodePass):
         inputs = [x, initializer(model, weight, f"{y.name}_weight")]
         if bias is not None:
             inputs.append(initializer(model, np.repeat(bias, phases), f"{y.name}_bias"))
-        new = [op("Conv", inputs, y, name=f"{y.name}_conv", shape=(dims[0], out[1] * phases, *q), group=groups, kernel_shape=taps,
-                  strides=[1] * rank, dilations=dilations, pads=left + right)]
-        wide = [a * s for a, s in zip(q, strides, strict=True)]
+        build = Builder(node, model)
+        value = build.make("Conv", *inputs, shape=(dims[0], out[1] * phases, *q), group=groups, kernel_shape=taps,
+                           strides=[1] * rank, dilations=dilations, pads=left + right)
         if phases > 1:
-            new += _interleave(new[-1].outputs[0], y, (dims[0], out[1]), q, strides, model)
-        if wide != list(out[2:]):
-            starts, ends, axes = (initializer(model, np.array(v, np.int64), f"{y.name}_{name}") for v, name in (
-                (crop, "starts"), ([c + o for c, o in zip(crop, out[2:], strict=True)], "ends"), (range(2, rank + 2), "axes")))
-            new.append(op("Slice", [new[-1].outputs[0], starts, ends, axes], y, name=f"{y.name}_cut"))
-        replace(node, new, new[-1].outputs[0])
+            value = _interleave(build, value, dims[0], out[1], q, strides)
+        if [a * s for a, s in zip(q, strides, strict=True)] != list(out[2:]):
+            ends = [c + o for c, o in zip(crop, out[2:], strict=True)]
+            value = build.make("Slice", value, build.integers(crop), build.integers(ends), build.integers(range(2, rank + 2)))
+        build.put(value)
         return True
 
 
@@ -65,20 +64,19 @@ def _phases(w: np.ndarray, groups: int, strides: list[int], taps: list[int]) -> 
     """[ic, oc/g, k…] to the Conv weight [oc s…, ic/g, taps…], flipped."""
     rank = len(strides)
     padded = np.pad(w, [(0, 0), (0, 0), *((0, t * s - k) for t, s, k in zip(taps, strides, w.shape[2:], strict=True))])
-    split = padded.reshape(groups, w.shape[0] // groups, w.shape[1], *(n for pair in zip(taps, strides, strict=True) for n in pair))
+    pairs = (n for pair in zip(taps, strides, strict=True) for n in pair)
+    split = padded.reshape(groups, w.shape[0] // groups, w.shape[1], *pairs)
     js, rs = [3 + 2 * i for i in range(rank)], [4 + 2 * i for i in range(rank)]
     grouped = split.transpose(0, 2, *rs, 1, *js).reshape(-1, w.shape[0] // groups, *taps)
     return np.ascontiguousarray(np.flip(grouped, axis=tuple(range(2, 2 + rank))))
 
 
-def _interleave(value: ir.Value, y: ir.Value, head: tuple[int, int], q: list[int], strides: list[int], model: ir.Model) -> list[ir.Node]:
+def _interleave(build: Builder, value: ir.Value, n: int, channels: int, q: list[int], strides: list[int]) -> ir.Value:
     """[n, oc s…, q…] to [n, oc, q s…]."""
     rank, wide = len(q), [a * s for a, s in zip(q, strides, strict=True)]
     if rank == 2 and strides[0] == strides[1]:
-        return [op("DepthToSpace", [value], y, name=f"{y.name}_interleaved", shape=(*head, *wide), blocksize=strides[0], mode="CRD")]
-    split, joined = (initializer(model, np.array(v, np.int64), f"{y.name}_dims") for v in ((*head, *strides, *q), (*head, *wide)))
+        return build.make("DepthToSpace", value, shape=(n, channels, *wide), blocksize=strides[0], mode="CRD")
     perm = [0, 1, *(a for i in range(rank) for a in (2 + rank + i, 2 + i))]
-    apart = op("Reshape", [value, split], y, name=f"{y.name}_apart", shape=(*head, *strides, *q))
-    mixed = op("Transpose", [apart.outputs[0]], y, name=f"{y.name}_mixed", perm=perm,
-               shape=(*head, *(n for pair in zip(q, strides, strict=True) for n in pair)))
-    return [apart, mixed, op("Reshape", [mixed.outputs[0], joined], y, name=f"{y.name}_interleaved", shape=(*head, *wide))]
+    apart = (n, channels, *strides, *q)
+    mixed = build.make("Transpose", build.reshape(value, apart), perm=perm, shape=[apart[a] for a in perm])
+    return build.reshape(mixed, (n, channels, *wide))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, initializer, op, replace, shape
+from ..base import Builder, NodePass, Stage, shape
 
 PAIRWISE = {"Sum": "Add", "Mean": "Add", "Max": "Max", "Min": "Min"}
 
@@ -17,19 +17,13 @@ class DecomposeVariadic(NodePass):
     ops = frozenset(PAIRWISE)
 
     def rewrite(self, node: ir.Node, model: ir.Model) -> bool:
-        y, n = node.outputs[0], len(node.inputs)
-        if n < 2 or (n == 2 and node.op_type in ("Max", "Min")) or y.dtype is None or any(shape(v) is None for v in node.inputs):
+        n = len(node.inputs)
+        if n < 2 or (n == 2 and node.op_type in ("Max", "Min")) or any(shape(v) is None for v in node.inputs):
             return False
-        new: list[ir.Node] = []
-        value = node.inputs[0]
+        build, value = Builder(node, model), node.inputs[0]
         for other in node.inputs[1:]:
-            dims = np.broadcast_shapes(shape(value) or (), shape(other) or ())
-            new.append(op(PAIRWISE[node.op_type], [value, other], y, name=f"{y.name}_{len(new)}", shape=dims))
-            value = new[-1].outputs[0]
+            value = build.make(PAIRWISE[node.op_type], value, other, shape=np.broadcast_shapes(shape(value) or (), shape(other) or ()))
         if node.op_type == "Mean":
-            factor = initializer(model, np.array(1 / n, y.dtype.numpy()), f"{y.name}_1_{n}")
-            new.append(op("Mul", [value, factor], y, name=f"{y.name}_mean"))
-            value = new[-1].outputs[0]
-        assert value is not None
-        replace(node, new, value)
+            value = build.make("Mul", value, build.number(1 / n))
+        build.put(value)
         return True

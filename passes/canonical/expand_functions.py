@@ -16,8 +16,8 @@ Ops = frozenset[tuple[str, str]]
 
 KEPT: Ops = frozenset(("", name) for name in (
     "Attention", "Celu", "Clip", "DepthToSpace", "DynamicQuantizeLinear", "Elu", "Gelu", "GreaterOrEqual",
-    "GroupNormalization", "HardSigmoid", "HardSwish", "LayerNormalization", "LeakyRelu", "LessOrEqual", "LogSoftmax", "Mish", "PRelu",
-    "RMSNormalization", "Range", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare", "Relu",
+    "GroupNormalization", "HardSigmoid", "HardSwish", "LayerNormalization", "LeakyRelu", "LessOrEqual", "LogSoftmax", "Mish",
+    "PRelu", "RMSNormalization", "Range", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare", "Relu",
     "RotaryEmbedding", "Selu", "Shrink", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Swish", "ThresholdedRelu"))
 
 

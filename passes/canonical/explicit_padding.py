@@ -14,9 +14,9 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv"}
 class ExplicitPadding(NodePass):
     """kernel_shape, strides, dilations and pads are always given; auto_pad and output_shape become pads:
 
-    VALID: 0. SAME: p = max((ceil(in / stride) - 1) stride + (kernel - 1) dilation + 1 - in, 0), the odd one at the end (UPPER) or at
-    the beginning (LOWER). ConvTranspose: p = stride (in - 1) + output_padding + (kernel - 1) dilation + 1 - out with out = output_shape
-    or in stride; a negative p is added to output_padding.
+    VALID: 0. SAME: p = max((ceil(in / stride) - 1) stride + (kernel - 1) dilation + 1 - in, 0), the odd one at the end (UPPER) or
+    at the beginning (LOWER). ConvTranspose: p = stride (in - 1) + output_padding + (kernel - 1) dilation + 1 - out with
+    out = output_shape or in stride; a negative p is added to output_padding.
     """
 
     stage = Stage.CANONICAL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, attr, constant, initializer, maker, only_use, op, replace, shape
+from ..base import Builder, NodePass, Stage, attr, constant, initializer, maker, only_use, op, replace, shape
 
 LINEAR = ("Conv", "ConvTranspose", "MatMul")
 
@@ -127,13 +127,10 @@ class FoldAffine(NodePass):
         if inner is None or maker(inner[0], *LINEAR) is None or shape(inner[0]) != shape(y) or y.dtype is None:
             return False
         x, _, c = inner
-        dtype = y.dtype.numpy()
-        new, value = [], x
+        dtype, build = y.dtype.numpy(), Builder(node, model)
         if (s != 1).any():
-            new.append(op("Mul", [value, initializer(model, s.astype(dtype), f"{y.name}_scale")], y, name=f"{y.name}_scaled"))
-            value = new[-1].outputs[0]
-        new.append(op("Add", [value, initializer(model, (c * s + t).astype(dtype), f"{y.name}_shift")], y, name=f"{y.name}_shifted"))
-        replace(node, new, new[-1].outputs[0])
+            x = build.make("Mul", x, initializer(model, s.astype(dtype), f"{y.name}_scale"))
+        build.put(build.make("Add", x, initializer(model, (c * s + t).astype(dtype), f"{y.name}_shift")))
         return True
 
 

@@ -8,7 +8,7 @@ from ..base import NodePass, Stage, attr, maker, op, replace, shape
 
 
 class MergeTransposes(NodePass):
-    """Transpose(Transpose(x, p), q) becomes Transpose(x, p[q]); a Transpose without `perm` gets the reversed axes that it means."""
+    """Transpose(Transpose(x, p), q) becomes Transpose(x, p[q]); without `perm`, the reversed axes are written out."""
 
     stage = Stage.CANONICAL
     ops = frozenset({"Transpose"})

@@ -1,0 +1,86 @@
+"""All passes in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from .base import GraphPass
+from .canonical.decompose_batchnorm import DecomposeBatchNorm
+from .canonical.decompose_conv_transpose import DecomposeConvTranspose
+from .canonical.decompose_einsum import DecomposeEinsum
+from .canonical.decompose_gemm import DecomposeGemm
+from .canonical.decompose_normalizations import DecomposeNormalizations
+from .canonical.decompose_pools import DecomposePools
+from .canonical.decompose_variadic import DecomposeVariadic
+from .canonical.expand_functions import KEPT, ExpandFunctions, Ops
+from .canonical.explicit_padding import ExplicitPadding
+from .canonical.fold_affine import FoldAffine
+from .canonical.fold_constants import FoldConstants
+from .canonical.fold_pad import FoldPad
+from .canonical.infer_shapes import InferShapes, dynamic
+from .canonical.inline_functions import InlineFunctions
+from .canonical.inline_if import InlineIf
+from .canonical.lift_constants import LiftConstants
+from .canonical.merge_equal import MergeEqual
+from .canonical.merge_reshapes import MergeReshapes
+from .canonical.merge_transposes import MergeTransposes
+from .canonical.remove_dead_code import RemoveDeadCode
+from .canonical.remove_no_ops import RemoveNoOps
+from .canonical.upgrade_opset import UpgradeOpset
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Passes that run in order, again and again until none changes anything, at most `rounds` times."""
+
+    name: str
+    passes: tuple[Callable[[Ops], GraphPass], ...]      # given the ops to keep as they are
+    rounds: int = 1
+
+
+def plain(*passes: Callable[[], GraphPass]) -> tuple[Callable[[Ops], GraphPass], ...]:
+    """Passes that do not ask which ops are kept."""
+    return tuple(lambda keep, make=make: make() for make in passes)
+
+
+PIPELINE = (
+    Phase("read", plain(RemoveDeadCode, InlineFunctions, LiftConstants, lambda: InferShapes(again=True))),
+    Phase("fold", plain(FoldConstants, InlineIf, LiftConstants), rounds=16),
+    Phase("upgrade", plain(UpgradeOpset)),
+    Phase("canonical", (
+        *plain(RemoveNoOps, ExplicitPadding, DecomposeBatchNorm, DecomposeGemm, DecomposePools, DecomposeNormalizations,
+               DecomposeVariadic, DecomposeEinsum),
+        ExpandFunctions,
+        *plain(LiftConstants, FoldConstants, InlineIf, FoldPad, FoldAffine, DecomposeConvTranspose, MergeReshapes, MergeTransposes,
+               RemoveNoOps, MergeEqual, RemoveDeadCode)), rounds=16),
+)
+
+
+def run(model: ir.Model, keep: Ops = KEPT, progress: Callable[[str], None] | None = None) -> list[str]:
+    """Brings the model, in place, into the form that the compiler lowers. Inputs must have static shapes.
+
+    keep: (domain, op) of ops that ONNX defines as functions and that stay as they are. progress: called with each pass's name.
+    Returns the names of the passes that changed something, in the order of their first change. Raises Unsupported for a node
+    without a newest form, and an ExceptionGroup of Unsupported, one for each node where static shapes end.
+    """
+    applied: dict[str, None] = {}
+    for phase in PIPELINE:
+        for _ in range(phase.rounds):
+            changed = False
+            for make in phase.passes:
+                step = make(keep)
+                if progress is not None:
+                    progress(step.name)
+                if step(model).modified:
+                    changed = True
+                    applied[step.name] = None
+            if not changed:
+                break
+        if phase.name == "canonical":
+            found = dynamic(model)
+            if found:
+                raise ExceptionGroup("values without a static shape", found)
+    return list(applied)
