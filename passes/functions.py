@@ -42,14 +42,17 @@ def overload(rank: int) -> str:
     return f"{rank - 2}d"
 
 
-def add_function(model: ir.Model, name: str, rank: int = 4) -> ir.Function:
-    """Registers op `name` of domain `burnish` for maps of this rank in `model.functions`, once; `name` is e.g. "NhwcConv".
+def add_function(model: ir.Model, name: str, rank: int | None = None) -> ir.Function:
+    """Registers op `name` of domain `burnish` in `model.functions`, once: "SiLU", or a channels-last op such as "NhwcConv" on
+    maps of this rank.
 
     KeyError for a name that is not one of ours.
     """
-    key = (DOMAIN, name, overload(rank))
+    key = (DOMAIN, name, overload(rank) if rank else "")
     if key not in model.functions:
-        model.functions[key] = _channels_last_function(name.removeprefix(PREFIX), rank, model.graph.opset_imports[""])
+        opset = model.graph.opset_imports[""]
+        model.functions[key] = (_channels_last_function(name.removeprefix(PREFIX), rank, opset) if rank else
+                                {"SiLU": _silu}[name](opset))
         model.graph.opset_imports.setdefault(DOMAIN, 1)
         model.ir_version = max(model.ir_version, 10)      # the first with overloads
     return model.functions[key]
@@ -67,3 +70,11 @@ def _channels_last_function(op: str, rank: int, opset: int) -> ir.Function:
         ir.Node("", "Transpose", [y], [ir.AttrInt64s("perm", to_last)], outputs=[result], name="to_channels_last")])
     return ir.Function(DOMAIN, PREFIX + op, overload(rank), graph=body,
                        attributes=[ir.Attr(a, t, None) for a, t in attributes.items()])
+
+
+def _silu(opset: int) -> ir.Function:
+    """x sigmoid(x). (ONNX's own Swish, of opset 24, is one that onnxruntime 1.31 does not run in models of opset 25 and 26.)"""
+    x, s, y = (ir.Value(name=n) for n in ("X", "sigmoid", "Y"))
+    body = ir.Graph([x], [y], name="SiLU", opset_imports={"": opset}, nodes=[
+        ir.Node("", "Sigmoid", [x], outputs=[s], name="sigmoid"), ir.Node("", "Mul", [x, s], outputs=[y], name="product")])
+    return ir.Function(DOMAIN, "SiLU", graph=body, attributes=[])

@@ -40,7 +40,8 @@ def choose(forms: dict[ir.Node, Form], reads: Iterable[Read]) -> set[ir.Node]:
             cut.read(producer, read, (plain, forms[producer].outputs[read.root.index() or 0]), read.reader in forms)
         else:
             cut.read(FIRST, read, (plain, plain), read.reader in forms)
-    return cut.last_side() & forms.keys()
+    last = cut.last_side()
+    return {node for node in forms if node in last}
 
 
 class _Cut:

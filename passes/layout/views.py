@@ -80,10 +80,8 @@ class Views:
             if value in seen or order == identity(len(order)) or constant(value) is not None:
                 continue
             seen.add(value)
-            neighbours = [value.producer(), *(node for node, _ in value.uses())]
-            for node in neighbours:
-                if node is None or node.graph is not self.graph:
-                    continue
+            neighbours = [value.producer(), *(user for user, _ in value.uses())]
+            for node in (n for n in neighbours if n is not None and n.graph is self.graph):
                 if node in self._dissolved:
                     x, y, perm = node.inputs[0], node.outputs[0], _perm(node)
                     assert x is not None
