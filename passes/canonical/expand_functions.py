@@ -25,7 +25,7 @@ class ExpandFunctions(GraphPass):
     """A node whose op ONNX defines as a function becomes the body of the function, made for the node's types and attributes
     and brought to our opset, again and again until only primitives and the ops to keep remain.
 
-    keep: (domain, op) of the ops that stay as they are, such as those that have a lowering of their own.
+    keep: (domain, op) of the ops that stay as they are, such as those that have a lowering of their own, except in rare forms.
     """
 
     stage = Stage.CANONICAL
@@ -39,7 +39,7 @@ class ExpandFunctions(GraphPass):
         work = list(model.graph)
         while work:
             node = work.pop()
-            if (node.domain, node.op_type) in self.keep or node.graph is None:
+            if ((node.domain, node.op_type) in self.keep and not rare(node)) or node.graph is None:
                 continue
             body = self._body(node, model)
             if body is None:
@@ -67,6 +67,15 @@ class ExpandFunctions(GraphPass):
         for value in body.graph.inputs:
             value.replace_all_uses_with(given[value.name], replace_graph_outputs=True)
         return body
+
+
+def rare(node: ir.Node) -> bool:
+    """A form that no kernel serves of an op that is kept otherwise: attention with softcap, in another type than float32 and
+    float16, or that also returns keys, values or scores."""
+    if node.domain != "" or node.op_type != "Attention":
+        return False
+    served = node.inputs[0].dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+    return not served or node.attributes.get_float("softcap", 0.0) != 0 or any(v.name for v in node.outputs[1:])
 
 
 def instance(function: onnx.FunctionProto, node: ir.Node, opsets: dict[str, int]) -> onnx.ModelProto:

@@ -181,8 +181,9 @@ def attention(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
         score = score + operand("mask", nq, nk)
     if p.get("causal"):
         score = np.where(np.tri(nq, nk, dtype=bool), score, -np.inf)
-    score = np.exp(score - score.max(-1, keepdims=True))
-    return {"acc": (score / score.sum(-1, keepdims=True) @ operand("v", nk, p["dv"])).astype("f4")}
+    top = score.max(-1, keepdims=True)
+    score = np.where(top == -np.inf, 0, np.exp(score - np.where(top == -np.inf, 0, top)))     # a query that may look nowhere
+    return {"acc": (score / np.maximum(score.sum(-1, keepdims=True), 1e-300) @ operand("v", nk, p["dv"])).astype("f4")}
 
 
 def scan(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:

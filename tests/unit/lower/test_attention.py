@@ -50,6 +50,12 @@ def test_masks(shape, causal):
     check(*operands(), allowed, is_causal=causal)
 
 
+def test_a_query_that_may_look_nowhere_gets_zeros():
+    allowed = np.ones((NQ, NK), bool)
+    allowed[2] = False
+    check(*operands(), allowed)
+
+
 def test_caches():
     past = [normal(B, HK, 3, D), normal(B, HK, 3, DV)]
     for causal in (0, 1):
