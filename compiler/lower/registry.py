@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ...schedules.expr import Expr, const
+from ...schedules.expr import Expr, const, load
 from ...schedules.task import Stage
 from ..errors import Refusal
 from .tensor import Tensor
@@ -165,11 +165,18 @@ class Context:
         return self._group.buffer(self.node.inputs[n], shape)
 
     def view(self, n: int, shape: tuple[int, ...]) -> Tensor:
-        """Input n in another shape of the same size: read as such where it lies in memory, else by computing its index."""
-        try:
-            return self._group.tensor(self.buffer(n, shape))
-        except ValueError:      # computed inside the group
-            return self.input(n).reshape(shape)
+        """Input n in another shape of the same size: read as such where it lies in memory (claimed when an element is asked
+        for), else by computing its index."""
+        t = self.input(n)
+
+        def element(index: tuple[Expr, ...]) -> Expr:
+            try:
+                buffer = self.buffer(n, shape)
+            except ValueError:      # computed inside the group
+                return t.reshape(shape).at(index)
+            return load(buffer, index, t.dtype)
+
+        return Tensor(shape, t.dtype, element)
 
     def weight(self, value: np.ndarray) -> int:
         """The number of a new constant among the task's buffers, such as a weight in the family's own layout."""
