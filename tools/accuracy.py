@@ -111,8 +111,9 @@ def main(
     console = Console(stderr=True)
     if artifact is None:
         artifact = Path("out") / name
-        with console.status(f"compiling {name}"):
-            compile(models.build(name), artifact, shapes=models.ZOO[name].inputs)
+        with console.status(f"compiling {name}") as status:
+            compile(models.build(name), artifact, shapes=models.ZOO[name].inputs,
+                    progress=lambda step, done, total: status.update(f"compiling {name}: {step} {done}/{total}"))
     with console.status(f"running {name}"):
         result = compare(name, artifact, threads)
     if as_json:

@@ -34,9 +34,9 @@ def main() -> None:
     console = Console()
     with console.status("downloading EfficientNet-Lite0 and exporting it to ONNX"):
         onnx_file = models.build(MODEL)
-    with console.status("compiling it for this CPU"):
+    with console.status("compiling it for this CPU") as status:
         start = time.perf_counter()
-        compile(onnx_file, ARTIFACT)
+        compile(onnx_file, ARTIFACT, progress=lambda step, done, total: status.update(f"compiling: {step} {done}/{total}"))
         seconds = time.perf_counter() - start
     console.print(f"{onnx_file} compiled and verified in {seconds:.1f} s")
 
