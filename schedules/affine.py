@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .expr import Expr, Operand, add, binary, const, floordiv, floormod, is_const, mul, post_order, substitute, var, variables
+from .expr import Expr, Operand, add, binary, const, floordiv, floormod, is_const, mul, post_order, var, variables
 
 
 def flat(index: Sequence[Operand], shape: Sequence[int]) -> Expr:
@@ -72,8 +72,8 @@ def lanewise(root: Expr, name: str, lanes: int, align: int) -> Expr:
         known = [form.get(id(a)) for a in e.args]
         if e.dtype == "int32" and e.op == "const":
             settle(e, e, 0, abs(e.value))
-        elif e.op == "var":
-            settle(e, *((var("base"), 1, align) if e.value == name else (e, 0, 1))) if e.dtype == "int32" else done.update({id(e): e})
+        elif e.dtype == "int32" and e.op == "var":
+            settle(e, *((var("base"), 1, align) if e.value == name else (e, 0, 1)))
         elif e.dtype == "int32" and None not in known and (new := _combine(e, [k for k in known if k is not None], lanes)):
             settle(e, *new)
         else:
@@ -106,7 +106,7 @@ def within(root: Expr, extents: dict[str, int]) -> Expr:
     for e in post_order([root]):
         args = tuple(done[id(a)] for a in e.args)
         tops = [top.get(id(a)) for a in e.args]
-        new: Expr = e if all(a is b for a, b in zip(args, e.args, strict=True)) else substitute(Expr(e.op, args, e.dtype, e.value), {})
+        new = e if all(a is b for a, b in zip(args, e.args, strict=True)) else Expr(e.op, args, e.dtype, e.value)
         high: int | None = None
         if e.dtype == "int32":
             if e.op == "const":

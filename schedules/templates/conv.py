@@ -1,8 +1,8 @@
-"""Direct convolution, NHWC: Y[n,y,x,o] = epilogue(sum_{ky,kx,c} X[n, y sh - pt + ky dh, x sw - pl + kx dw, g ic + c] W[g,ky,kx,c,o]).
+"""Direct convolution, NHWC: Y[n,y,x,o] = epilogue(sum_{i,j,c} X[n, y sh - pt + i dh, x sw - pl + j dw, g ic + c] W[g,i,j,c,o]).
 
 The register tile is `high` x `wide` output pixels by `vectors` of channels; weights are packed [groups][OC/NR][KH][KW][IC][NR].
 Pixels of a tile lie at constant distances, so that a step of the reduction has one address for the input and one for the
-weights. Where the taps of a row are contiguous in memory (one group, no dilation) kx and c are one loop.
+weights. Where the taps of a row are contiguous in memory (one group, no dilation) j and c are one loop.
 
 Input that needs padding is copied, rows of one block at a time and with its zeros, to scratch; else it is read in place.
 Tiles: image x block of rows x (group, panel of channels); the copy is made when a call enters a block of rows.
@@ -56,7 +56,7 @@ class Shape:
     @cached_property
     def flat(self) -> Shape:
         """The same work on one long row of pixels, where it is the same."""
-        if (self.kh, self.kw, self.sh, self.sw, self.pt, self.pl) == (1, 1, 1, 1, 0, 0) and (self.ih, self.iw) == (self.oh, self.ow):
+        if self.kh == self.kw == self.sh == self.sw == 1 and (self.pt, self.pl, self.ih, self.iw) == (0, 0, self.oh, self.ow):
             pixels = self.n * self.oh * self.ow
             return Shape(1, 1, pixels, self.ic, 1, pixels, self.oc, self.groups, 1, 1, 1, 1, 1, 1, 0, 0)
         return self
@@ -93,6 +93,8 @@ class DirectConv(Template):
     def refuses(self, task: Task, device: Device) -> str | None:
         if any(task.buffers[task.params[name]].dtype != "float32" for name in ("x", "w")):
             return "input or weights are not float32"
+        if 0 in (b.size for b in task.buffers):
+            return "a buffer is empty"
         return "negative padding" if min(task.params["pt"], task.params["pl"]) < 0 else None
 
     def space(self, task: Task, device: Device) -> Space:
@@ -103,12 +105,13 @@ class DirectConv(Template):
                          ahead=(0, 4096) if device.arch == "x86_64" else (0,))
                 .require(lambda k: rt.fits(k.wide * k.high, k.vectors, device), "accumulators would spill")
                 .require(lambda k: k.high == 1 or k.wide == s.ow, "a tile of several rows spans whole rows")
-                .require(lambda k: k.wide * k.high * k.vectors >= min(rt.LATENCY, s.ow) or k.vectors == panels, "too few accumulators")
+                .require(lambda k: k.wide * k.high * k.vectors >= min(rt.LATENCY, s.ow) or k.vectors == panels,
+                         "too few accumulators")
                 .require(lambda k: up(s.oh, k.blocks) >= k.high, "blocks smaller than a register tile"))
 
     def _blocks(self, s: Shape, device: Device) -> tuple[int, ...]:
         """Blocks of rows: one, as many as make the input of a block fill 3/8 of L2, and multiples of that."""
-        fill = up(s.rows_in(s.oh) * s.columns_in * s.channels * 4, device.l2_kib * 384)
+        fill = up(_touched(s, s.oh), device.l2_kib * 384)
         return tuple(sorted({min(b, s.oh) for b in (1, fill, 2 * fill, 4 * fill)}))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
@@ -120,18 +123,17 @@ class DirectConv(Template):
         panels = [knobs.vectors] * (wide // knobs.vectors) + [wide % knobs.vectors] * (wide % knobs.vectors > 0)
         loops = s.kh * (1 if s.merged else s.kw)
         epilogue = rt.weight(task.stores) + 2
-        total = sum(s.groups * tiles * (s.reduction * rt.step_cost(pixels, v) + pixels * v * epilogue + 10 * loops + 20) for v in panels)
-        x_bytes = s.rows_in(rows) * s.columns_in * s.channels * 4
-        w_bytes, panel_bytes = s.groups * s.reduction * s.oc * 4, s.reduction * knobs.vectors * device.lanes * 4
-        line, l2 = 4 / 64, device.l2_kib * 1024      # a cache line from the next level costs about four multiply-adds
+        x_bytes, w_bytes, l2 = _touched(s, rows), s.groups * s.reduction * s.oc * 4, device.l2_kib * 1024
+        total = 0.0
+        for v in panels:
+            step = rt.step_cost(pixels, v, s.reduction * v * device.lanes * 4, s.sw * s.channels * 4, device)
+            total += s.groups * tiles * (s.reduction * step + pixels * v * epilogue + 10 * loops + 20)
         if s.padded:
             total += blocks * x_bytes / 4 / device.lanes * (2 if x_bytes < l2 / 2 else 6)
-        if x_bytes + panel_bytes > 0.75 * l2:
-            total += len(panels) * blocks * x_bytes * s.kh * line
+        if x_bytes + s.reduction * knobs.vectors * device.lanes * 4 > 1.1 * l2:
+            total += len(panels) * blocks * x_bytes * rt.MISS
         if w_bytes > 0.75 * l2:
-            total += (blocks - 1) * w_bytes * line
-        if panel_bytes > 0.75 * l2:
-            total += (tiles - blocks) * w_bytes * line
+            total += (blocks - 1) * w_bytes * rt.MISS
         if knobs.ahead:
             total *= 0.99 if w_bytes > l2 / 2 else 1.01
         count = self.tiles(task, knobs, device)
@@ -163,7 +165,7 @@ class DirectConv(Template):
                 gq, n = T.Bind(z % (s.groups * panels)), T.Bind(z // (s.groups * panels * blocks))
                 g, q = T.Bind(gq // panels), T.Bind(gq % panels)
                 first = T.Bind(T.min(z // (s.groups * panels) % blocks * rows, s.oh - rows))
-                source = kernel.arrays[task.params["x"]]
+                source, weights = (kernel.arrays[task.params[name]] for name in ("x", "w"))
                 if s.padded:
                     with T.If(T.Or(t == 0, gq == 0)), T.Then():
                         copy_rows(s, source, kernel.scratch, n, first, rows, device.lanes)
@@ -174,15 +176,21 @@ class DirectConv(Template):
 
                 def panel(columns: int) -> None:
                     with T.serial(0, up(rows, knobs.high)) as ty, T.serial(0, up(s.ow, knobs.wide)) as tx:
-                        y, column = T.Bind(T.min(ty * knobs.high, rows - knobs.high)), T.Bind(T.min(tx * knobs.wide, s.ow - knobs.wide))
+                        y = T.Bind(T.min(ty * knobs.high, rows - knobs.high))
+                        column = T.Bind(T.min(tx * knobs.wide, s.ow - knobs.wide))
                         at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.channels))
                         tile = rt.Tile(kernel, stores, knobs.wide * knobs.high, columns, device.lanes)
-                        _reduce(s, knobs, device, tile, x, at, pitch, kernel.arrays[task.params["w"]], T.Bind(gq * s.reduction * width))
+                        _reduce(s, knobs, device, tile, x, at, pitch, weights, T.Bind(gq * s.reduction * width))
                         tile.finish(lambda r: {"i0": n, "i1": first + y + r // knobs.wide, "i2": column + r % knobs.wide},
                                     "i3", g * s.oc + q * width, width if s.groups == 1 else math.gcd(s.oc, width))
                 rt.each_panel(q, panels, s.oc, width, panel)
 
         return kernel.write(body)
+
+
+def _touched(s: Shape, rows: int) -> int:
+    """Bytes of input that `rows` rows of output read; strides may skip some."""
+    return min(s.rows_in(rows), rows * s.kh) * min(s.columns_in, s.ow * s.kw) * s.channels * 4
 
 
 def _block_rows(s: Shape, knobs: Knobs) -> int:
@@ -198,7 +206,7 @@ def _stores(task: Task) -> tuple[Store, ...]:
         return stores
     p = var("i2")
     env = {"i0": floordiv(p, s.oh * s.ow), "i1": floormod(floordiv(p, s.ow), s.oh), "i2": floormod(p, s.ow)}
-    return tuple(Store(st.buffer, st.space, tuple(substitute(i, env) for i in st.index), substitute(st.value, env)) for st in stores)
+    return tuple(Store(t.buffer, t.space, tuple(substitute(i, env) for i in t.index), substitute(t.value, env)) for t in stores)
 
 
 def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, rows: int, lanes: int) -> None:
@@ -224,7 +232,8 @@ def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, 
                 zeros(r * whole, whole)
 
 
-def _reduce(s: Shape, knobs: Knobs, device: Device, tile: rt.Tile, x: Any, at: PrimExpr, pitch: int, w: Any, panel: PrimExpr) -> None:
+def _reduce(s: Shape, knobs: Knobs, device: Device, tile: rt.Tile, x: Any, at: PrimExpr, pitch: int, w: Any,
+            panel: PrimExpr) -> None:
     """All steps of the reduction; `at`: offset of the tile's first tap in x, `panel`: of the weights."""
     from ..tir import T, ld, prefetch
 

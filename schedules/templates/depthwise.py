@@ -3,9 +3,9 @@
 The register tile is `wide` pixels of a row by `vectors` of channels. Taps of a row are unrolled in the order of the input columns
 they read, so that every input vector is loaded once per tile and row of taps, and used at once.
 
-Nothing is copied for padding: taps above and below the map are left out by the bounds of the loop over ky, taps beside it when the
-code is emitted, as the leftmost and rightmost tiles have code of their own (`edges` = peeled). Where the edge is wider than a tile
-the pixels of the edge are done one by one, with computed bounds (`edges` = looped).
+Nothing is copied for padding: taps above and below the map are left out by the bounds of the loop over ky, taps beside it when
+the code is emitted, as the leftmost and rightmost tiles have code of their own (`edges` = peeled). Where the edge is wider than a
+tile the pixels of the edge are done one by one, with computed bounds (`edges` = looped).
 Tiles: image x block of rows x block of channels. The last blocks move up and overlap their predecessors.
 """
 
@@ -54,12 +54,13 @@ class Shape:
 
     @property
     def left(self) -> int:
-        """Pixels at the left with taps beside the map."""
+        """Pixels at the left with taps left of the map."""
         return min(self.ow, up(self.pl, self.sw))
 
     @property
     def right(self) -> int:
-        safe = (self.iw - 1 + self.pl - (self.kw - 1) * self.dw) // self.sw + 1      # pixels whose last tap is left of the right edge
+        """Pixels at the right with taps right of the map."""
+        safe = (self.iw - 1 + self.pl - (self.kw - 1) * self.dw) // self.sw + 1
         return min(self.ow, max(0, self.ow - safe))
 
 
@@ -69,19 +70,21 @@ class Depthwise(Template):
     def refuses(self, task: Task, device: Device) -> str | None:
         if any(task.buffers[task.params[name]].dtype != "float32" for name in ("x", "w")):
             return "input or weights are not float32"
+        if 0 in (b.size for b in task.buffers):
+            return "a buffer is empty"
         return "negative padding" if min(task.params["pt"], task.params["pl"]) < 0 else None
 
     def space(self, task: Task, device: Device) -> Space:
         s = Shape.of(task)
         most = max(1, s.c // device.lanes)
         blocks = sorted({min(b, s.oh) for b in (1, 2, 4, 8)})
-        return (Space.of(wide=range(1, min(s.ow, 16) + 1), vectors=range(1, min(most, 6) + 1), blocks=blocks, edges=("peeled", "looped"))
-                .require(lambda k: (k.wide + (s.kw if k.edges == "peeled" else 1)) * k.vectors + 1 <= device.vector_registers,
-                         "accumulators would spill")
-                .require(lambda k: k.edges == "looped" or k.wide * k.vectors * s.kw <= UNROLLED, "too much code")
-                .require(lambda k: k.edges == "looped" or _peels(s, k.wide), "the edge is wider than a tile")
-                .require(lambda k: k.edges == "peeled" or not any(_peels(s, w) and (w + s.kw) < device.vector_registers
-                                                                 for w in range(1, min(s.ow, 16) + 1)), "the edge can be peeled"))
+        wide, registers = range(1, min(s.ow, 16) + 1), device.vector_registers
+        edges = "peeled" if any(_peels(s, w) and _registers(s, w, 1, "peeled") <= registers for w in wide) else "looped"
+        return (Space.of(wide=wide, vectors=range(1, min(most, 6) + 1), blocks=blocks, edges=(edges,))
+                .require(lambda k: _registers(s, k.wide, k.vectors, k.edges) <= registers, "accumulators would spill")
+                .require(lambda k: k.edges == "looped" or k.wide * k.vectors * s.kw <= UNROLLED or k.wide == k.vectors == 1,
+                         "too much code")
+                .require(lambda k: k.edges == "looped" or _peels(s, k.wide), "the edge is wider than a tile"))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
         s = Shape.of(task)
@@ -131,6 +134,11 @@ class Depthwise(Template):
 
 def _block_rows(s: Shape, knobs: Knobs) -> int:
     return up(s.oh, knobs.blocks)
+
+
+def _registers(s: Shape, wide: int, vectors: int, edges: str) -> int:
+    """Accumulators, a row of weights (unrolled taps) or one, and a vector of input."""
+    return (wide + (s.kw if edges == "peeled" else 1)) * vectors + 1
 
 
 def _peels(s: Shape, wide: int) -> bool:

@@ -1,8 +1,8 @@
 """Matrix multiplication on a register tile: Y[b,m,n] = epilogue(sum_k X[b,m,k] W[b,k,n]).
 
 Weights are packed as panels [ceil(N/NR)][K][NR], NR = vectors * lanes: constant ones when compiling, computed ones by the kernel,
-into scratch, once per panel (`ComputedGemm`). X is read in place where its address is affine in m and k (a plain matrix, a head of
-a [N,T,3,H,D] projection, a transposed matrix), else its rows are evaluated into scratch once per block of rows.
+into scratch, once per panel (`ComputedGemm`). X is read in place where its address is affine in m and k (a plain matrix, a head
+of a [N,T,3,H,D] projection, a transposed matrix), else its rows are evaluated into scratch once per block of rows.
 
 Tiles: batch x blocks of rows x panels, panels innermost, so that a block of X stays in L2 while the weights stream past it
 (computed w: blocks of rows innermost). The last register tile of a block and the last block move up: they overlap their
@@ -12,14 +12,13 @@ predecessors rather than be ragged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..affine import split, strides, within
+from ..affine import lanewise, strides, within
 from ..device import Device
-from ..expr import Expr, variables
+from ..expr import Expr
 from ..space import Knobs, Space
 from ..task import Task
 from ..template import Pack, Template
@@ -44,6 +43,8 @@ class Gemm(Template):
             return "w is computed" if not self.computed else "w is constant"
         if not self.computed and task.buffers[task.params["w"]].dtype != "float32":
             return "w is not float32"
+        if 0 in (task.params[name] for name in ("batch", "m", "n", "k")):
+            return "the product is empty"
         return None if all(e.dtype == "float32" for e in task.operands.values()) else "operands are not float32"
 
     computed = False
@@ -70,19 +71,21 @@ class Gemm(Template):
         wide = up(p.n, device.lanes)
         panels = [knobs.vectors] * (wide // knobs.vectors) + [wide % knobs.vectors] * (wide % knobs.vectors > 0)
         epilogue = rt.weight(task.stores) + 2
+        view = _view(task)
+        pitch = (view[1] if view else p.k) * 4
+        x_bytes, w_bytes, l2 = rows * p.k * 4, p.k * p.n * 4, device.l2_kib * 1024
         total = 0.0
         for v in panels:
-            total += blocks * row_tiles * (p.k * rt.step_cost(knobs.rows, v) + knobs.rows * v * epilogue + 20)
-        x_bytes, w_bytes = rows * p.k * 4, p.k * p.n * 4
-        line = 4 / 64        # a cache line from the next level costs about four multiply-adds
-        if x_bytes > device.l2_kib * 768:
-            total += len(panels) * p.m * p.k * 4 * line
-        if w_bytes > device.l2_kib * 768:
-            total += (blocks - 1) * w_bytes * line
-        if knobs.vectors * device.lanes * p.k * 4 > device.l2_kib * 768:    # the panel itself is fetched again for each tile
-            total += blocks * row_tiles * w_bytes * line
+            step = rt.step_cost(knobs.rows, v, v * device.lanes * p.k * 4, pitch, device)
+            total += blocks * row_tiles * (p.k * step + knobs.rows * v * epilogue + 20)
+        if x_bytes > 0.75 * l2:
+            total += len(panels) * p.m * p.k * 4 * rt.MISS
+        if w_bytes > 0.75 * l2:
+            total += (blocks - 1) * w_bytes * rt.MISS
+        if self.computed:
+            total += p.k * p.n * 2
         if knobs.ahead:      # pays where the weights are streamed once, from beyond L2
-            total *= 0.99 if w_bytes > device.l2_kib * 512 else 1.01
+            total *= 0.99 if w_bytes > l2 / 2 else 1.01
         count = self.tiles(task, knobs, device)
         idle = up(count, device.cores) * device.cores / count
         return p.batch * total * idle
@@ -168,9 +171,12 @@ class ComputedGemm(Gemm):
 # ---- Shape -------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class _Shape:
-    def __init__(self, batch: int, m: int, n: int, k: int) -> None:
-        self.batch, self.m, self.n, self.k = batch, m, n, k
+    batch: int
+    m: int
+    n: int
+    k: int
 
 
 def _shape(task: Task) -> _Shape:
@@ -191,7 +197,10 @@ def _view(task: Task) -> tuple[int, int, int, Expr] | None:
     """X as (buffer, stride of m, stride of k, offset of the batch) where it can be read in place."""
     x = within(task.operands["x"], _extents(task))
     found = strides(x, ("i1", "r0"), [b.shape for b in task.buffers])
-    return None if found is None else (found[0], *found[1], found[2])
+    if found is None:
+        return None
+    buffer, (m, k), rest = found
+    return buffer, m, k, rest
 
 
 # ---- Emitting ----------------------------------------------------------------------------------------------------------
@@ -204,18 +213,19 @@ def _rows_of_x(kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: P
     """How the rows first … first + rows of x are read; those that have no simple address are evaluated into scratch."""
     from ..tir import T
 
-    k_size = _shape(task).k
+    k_size, operand = _shape(task).k, within(task.operands["x"], _extents(task))
     if view := _view(task):
         buffer, sm, sk, rest = view
         base = T.Bind(kernel.value(rest, {"i0": b}) + first * sm)
         return lambda i, r, k: kernel.arrays[buffer][base + i * sm + r * sm + k * sk]
     with T.If(fresh), T.Then(), T.serial(0, rows) as r:
         rt.over(k_size, device.lanes, lambda at, n: _evaluate(
-            kernel, within(task.operands["x"], _extents(task)), "r0", at, n, device.lanes, {"i0": b, "i1": first + r}, r * k_size, 1))
+            kernel, operand, "r0", at, n, device.lanes, {"i0": b, "i1": first + r}, r * k_size, 1))
     return lambda i, r, k: kernel.scratch[(i + r) * k_size + k]
 
 
-def _evaluate_panel(kernel: Kernel, task: Task, device: Device, b: PrimExpr, j: PrimExpr, columns: int, width: int, start: int) -> None:
+def _evaluate_panel(kernel: Kernel, task: Task, device: Device, b: PrimExpr, j: PrimExpr, columns: int, width: int,
+                    start: int) -> None:
     """Evaluates w for columns j … j + columns into scratch as [K][width], in vectors along the axis that lies contiguously."""
     from ..tir import T, splat, st
 
@@ -238,7 +248,6 @@ def _evaluate_panel(kernel: Kernel, task: Task, device: Device, b: PrimExpr, j: 
 def _evaluate(kernel: Kernel, e: Expr, name: str, base: PrimExpr, n: int, align: int, env: Mapping[str, PrimExpr], out: PrimExpr,
               stride: int | None) -> None:
     """scratch[out + (base + lane) * stride] (stride None: scratch[out + lane]) = e with `name` = base + lane, for n lanes."""
-    from ..affine import lanewise
     from ..tir import T, put
 
     def body(lane: PrimExpr) -> None:

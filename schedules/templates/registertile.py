@@ -25,6 +25,7 @@ PrimExpr = Any
 HEAVY = frozenset({"exp", "log", "erf", "tanh", "sigmoid", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh",
                    "acosh", "atanh", "pow"})     # polynomials of some twenty instructions
 INLINE = 320        # vector instructions of epilogue up to which every accumulator gets its own copy, else they are looped over
+MISS = 4 / 64       # of a byte from the next level of cache, in multiply-adds, where prefetching hides most of it
 LATENCY = 8         # independent accumulators that keep two multipliers of four cycles' latency busy
 
 
@@ -37,10 +38,18 @@ def fits(rows: int, vectors: int, device: Device) -> bool:
     return rows * vectors + vectors + 1 <= device.vector_registers
 
 
-def step_cost(rows: int, vectors: int) -> float:
-    """Vector instructions' time of one step of the reduction: multiply-adds, bounded by loads and by their latency.
-    The small load term prefers square tiles where both are multiply-bound; measured on Zen 5."""
-    return max(rows * vectors, rows + vectors, LATENCY) + 0.05 * (rows + vectors)
+def step_cost(rows: int, vectors: int, panel: int, pitch: int, device: Device) -> float:
+    """Time of one step of the reduction, in multiply-add instructions: the slowest of multiplying, loading, waiting for results
+    and streaming weights. panel: bytes of weights that a tile streams; pitch: bytes between its rows of x.
+
+    Rates measured on Zen 5 (two multiply-adds and two loads a cycle): some 40 bytes a cycle from L2, 12 from L3. Rows that fall
+    into the same set of L1 more often than it has ways come from L2 for each value.
+    """
+    rate = 0 if panel < device.l1_kib * 512 else 1 / 20 if panel < device.l2_kib * 820 else 1 / 6
+    stream = vectors * device.lanes * 4 * rate
+    room = device.l1_kib // 4 * (4096 // math.gcd(4096, max(64, pitch)))
+    conflicts = 2 * rows if rows > room else 0
+    return max(rows * vectors, rows + vectors, LATENCY, stream, conflicts) + 0.05 * (rows + vectors + stream)
 
 
 def weight(stores: Sequence[Store]) -> int:
@@ -101,7 +110,7 @@ class Tile:
             whole = self.width // self.lanes
             if whole:
                 with T.serial(0, whole) as v:
-                    self._piece(out, r * self.pitch, v * self.lanes, self.lanes, place(r), column, base, math.gcd(multiple, self.lanes))
+                    self._piece(out, r * self.pitch, v * self.lanes, self.lanes, place(r), column, base, multiple)
             for o, n in vectors(self.width, self.lanes):
                 if n < self.lanes:
                     self._piece(out, r * self.pitch, o, n, place(r), column, base, multiple)

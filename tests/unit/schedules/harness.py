@@ -1,8 +1,7 @@
-"""Runs one task as one kernel: builds it for a device, packs its constants, calls it, returns its outputs. `from .harness import …`.
+"""Runs one task as one kernel: builds it for a device, packs its constants, calls it, returns its outputs.
 
-x86 kernels run in this process (ctypes), lanes-4 kernels for wasm32 under wasmtime, aarch64 kernels are only
-compiled. Every output begins as NaN-like garbage between guard zones, so that a kernel which leaves a hole or writes beside
-its buffer fails.
+x86 kernels run in this process (ctypes), lanes-4 kernels for wasm32 under wasmtime, aarch64 kernels are only compiled. Every
+output begins as NaN-like garbage between guard zones, so that a kernel which leaves a hole or writes beside its buffer fails.
 """
 
 from __future__ import annotations
@@ -17,17 +16,18 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-
 from burnish.schedules.device import Device
 from burnish.schedules.space import Knobs
 from burnish.schedules.task import Task
 from burnish.schedules.template import Template
 
-ZEN5 = Device("zen5", "x86_64", (("mtriple", "x86_64-unknown-linux-gnu"), ("mcpu", "znver5")), ("avx512f",), 16, 32, 48, 1024, 16384)
-AVX2 = Device("haswell", "x86_64", (("mtriple", "x86_64-unknown-linux-gnu"), ("mcpu", "haswell")), ("avx2", "fma"), 8, 16, 32, 256, 8192)
-NEON = Device("cortex-a76", "aarch64", (("mtriple", "aarch64-unknown-linux-gnu"), ("mcpu", "cortex-a76")), ("neon",), 4, 32, 64, 512)
+LINUX = "unknown-linux-gnu"
+ZEN5 = Device("zen5", "x86_64", (("mtriple", f"x86_64-{LINUX}"), ("mcpu", "znver5")), ("avx512f",), 16, 32, 48, 1024, 16384)
+AVX2 = Device("haswell", "x86_64", (("mtriple", f"x86_64-{LINUX}"), ("mcpu", "haswell")), ("avx2", "fma"), 8, 16, 32, 256, 8192)
+NEON = Device("a76", "aarch64", (("mtriple", f"aarch64-{LINUX}"), ("mcpu", "cortex-a76")), ("neon",), 4, 32, 64, 512)
 WASM = Device("wasm", "wasm32", (("mtriple", "wasm32-unknown-unknown"), ("mattr", (
-    "+simd128", "+relaxed-simd", "+bulk-memory", "+sign-ext", "+nontrapping-fptoint", "+mutable-globals"))), ("simd128",), 4, 14, 32, 512)
+    "+simd128", "+relaxed-simd", "+bulk-memory", "+sign-ext", "+nontrapping-fptoint", "+mutable-globals"))),
+    ("simd128",), 4, 14, 32, 512)
 
 ZIG = [sys.executable, "-m", "ziglang"]
 GUARD = 1024    # bytes on either side of an array
@@ -146,4 +146,5 @@ def _wasm(kernel: Built, given: list[np.ndarray], ranges: Iterable[tuple[int, in
     for n, (a, place) in enumerate(zip(given, places, strict=True)):
         for edge in (place - GUARD, place + a.nbytes):
             assert set(memory.read(store, edge, edge + GUARD)) == {FILL}, f"the kernel wrote beside argument {n}"
-    return kernel.outputs([np.frombuffer(bytes(memory.read(store, p, p + a.nbytes)), "u1") for a, p in zip(given, places, strict=True)])
+    return kernel.outputs([np.frombuffer(bytes(memory.read(store, place, place + a.nbytes)), "u1")
+                           for a, place in zip(given, places, strict=True)])

@@ -4,14 +4,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-
 from burnish.schedules import expr as x
 from burnish.schedules.task import Buffer, Store, Task
 from burnish.schedules.templates.conv import DirectConv
 
 from .harness import AVX2, WASM, ZEN5, run
 
-I = x.indices(4)
+INDEX = x.indices(4)
 RNG = np.random.default_rng(11)
 
 
@@ -19,7 +18,8 @@ def oracle(a, w, groups, strides, dilations, pads, out):
     """onnxruntime's Conv of NHWC `a` and OIHW `w`; pads top, left; the rest follows from `out` (h, w)."""
     ends = [max(0, (o - 1) * s + (k - 1) * d + 1 - i - p) for o, s, k, d, i, p in
             zip(out, strides, w.shape[2:], dilations, a.shape[1:3], pads, strict=True)]
-    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=groups, strides=strides, dilations=dilations, pads=[*pads, *ends])
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=groups, strides=strides, dilations=dilations,
+                                 pads=[*pads, *ends])
     info = [onnx.helper.make_tensor_value_info(n, 1, None) for n in ("x", "w", "y")]
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", info[:2], info[2:]), ir_version=8,
                                    opset_imports=[onnx.helper.make_opsetid("", 13)])
@@ -35,10 +35,10 @@ def conv(n, ih, iw, ic, oc, groups, k, s, d, p, out, residual=True):
     bias, res = RNG.standard_normal(groups * oc).astype("f4"), RNG.standard_normal(shape).astype("f4")
     packed = np.ascontiguousarray(w.reshape(groups, oc, ic, *k).transpose(0, 3, 4, 2, 1))
     buffers = [Buffer(v.shape, "float32", r) for v, r in ((a, "input"), (packed, "constant"), (bias, "constant"), (res, "input"))]
-    value = x.var("acc", "float32") + x.load(2, I[3:], "float32")
+    value = x.var("acc", "float32") + x.load(2, INDEX[3:], "float32")
     if residual:
-        value = value + x.load(3, I, "float32")
-    task = Task("conv", (*buffers, Buffer(shape, "float32", "output")), (Store(4, shape, I, x.maximum(value, 0)),), {
+        value = value + x.load(3, INDEX, "float32")
+    task = Task("conv", (*buffers, Buffer(shape, "float32", "output")), (Store(4, shape, INDEX, x.maximum(value, 0)),), {
         "n": n, "ih": ih, "iw": iw, "ic": ic, "oh": out[0], "ow": out[1], "oc": oc, "groups": groups, "kh": k[0], "kw": k[1],
         "sh": s[0], "sw": s[1], "dh": d[0], "dw": d[1], "pt": p[0], "pl": p[1], "x": 0, "w": 1})
     want = oracle(a, w, groups, s, d, p, out) + bias + (res if residual else 0)

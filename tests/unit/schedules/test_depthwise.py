@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-
 from burnish.schedules import expr as x
 from burnish.schedules.task import Buffer, Store, Task
 from burnish.schedules.templates.depthwise import Depthwise
 
 from .harness import AVX2, WASM, ZEN5, run
-from .test_conv import I, close, oracle
+from .test_conv import INDEX, close, oracle
 
 RNG = np.random.default_rng(5)
 
@@ -19,8 +18,8 @@ def depthwise(n, ih, iw, c, k, s, d, p, out):
     bias, shape = RNG.standard_normal(c).astype("f4"), (n, *out, c)
     packed = np.ascontiguousarray(w.reshape(c, *k).transpose(1, 2, 0))
     buffers = [Buffer(v.shape, "float32", r) for v, r in ((a, "input"), (packed, "constant"), (bias, "constant"))]
-    value = x.clip(x.var("acc", "float32") + x.load(2, I[3:], "float32"), 0, 6)
-    task = Task("depthwise", (*buffers, Buffer(shape, "float32", "output")), (Store(3, shape, I, value),), {
+    value = x.clip(x.var("acc", "float32") + x.load(2, INDEX[3:], "float32"), 0, 6)
+    task = Task("depthwise", (*buffers, Buffer(shape, "float32", "output")), (Store(3, shape, INDEX, value),), {
         "n": n, "ih": ih, "iw": iw, "c": c, "oh": out[0], "ow": out[1], "kh": k[0], "kw": k[1], "sh": s[0], "sw": s[1],
         "dh": d[0], "dw": d[1], "pt": p[0], "pl": p[1], "x": 0, "w": 1})
     return task, {0: a, 1: packed, 2: bias}, np.clip(oracle(a, w, c, s, d, p, out) + bias, 0, 6)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from burnish.schedules import expr as x
 from burnish.schedules.space import Knobs
 from burnish.schedules.task import Buffer, Store, Task
@@ -47,8 +46,8 @@ def close(got, want):
 
 
 @pytest.mark.parametrize("b, m, n, k, epilogue", [
-    (1, 1, 1, 1, "none"), (1, 1, 1000, 64, "bias relu"), (1, 197, 166, 40, "all"), (3, 5, 33, 17, "all"), (2, 49, 48, 96, "bias relu"),
-    (1, 13, 15, 3, "none"), (1, 300, 7, 9, "all"), (1, 2, 130, 300, "bias relu")])
+    (1, 1, 1, 1, "none"), (1, 1, 1000, 64, "bias relu"), (1, 197, 166, 40, "all"), (3, 5, 33, 17, "all"),
+    (2, 49, 48, 96, "bias relu"), (1, 13, 15, 3, "none"), (1, 300, 7, 9, "all"), (1, 2, 130, 300, "bias relu")])
 def test_sizes(b, m, n, k, epilogue):
     task, arrays, want = gemm(b, m, n, k, epilogue)
     (got,) = run(Gemm(), task, arrays, cuts=(1, 3))
