@@ -47,10 +47,26 @@ class Compiled:
 
 
 def prepare(model: ir.Model, progress: Progress = silent) -> tuple[ir.Model, tuple[str, ...]]:
-    """The exact passes; every op that has a lowering is kept whole."""
-    applied = passes.run(model, keep=frozenset(LOWERINGS), progress=progress)
+    """The exact passes; every op that has a lowering is kept whole. Raises Refused where static shapes end."""
+    count = 0
+
+    def one(name: str) -> None:
+        nonlocal count
+        count += 1
+        progress(f"pass {name}", count, 0)
+
+    try:
+        applied = passes.run(model, frozenset(LOWERINGS), one)
+    except passes.Unsupported as e:
+        raise Refused([_refusal(e)]) from None
+    except ExceptionGroup as group:
+        raise Refused([_refusal(e) for e in group.exceptions if isinstance(e, passes.Unsupported)]) from None
     separate_outputs(model)
     return model, tuple(applied)
+
+
+def _refusal(e: passes.Unsupported) -> Refusal:
+    return Refusal(e.node, e.op, e.version, e.reason, e.hint)
 
 
 def separate_outputs(model: ir.Model) -> None:
@@ -59,7 +75,8 @@ def separate_outputs(model: ir.Model) -> None:
     seen: set[ir.Value] = set()
     for n, value in enumerate(list(model.graph.outputs)):
         if value.producer() is None or value in seen:
-            copy = ir.node("Identity", [value], name=f"output_{n}", outputs=[ir.Value(name=value.name, shape=value.shape, type=value.type)])
+            output = ir.Value(name=value.name, shape=value.shape, type=value.type)
+            copy = ir.node("Identity", [value], name=f"output_{n}", outputs=[output])
             model.graph.append(copy)
             model.graph.outputs[n] = copy.outputs[0]
         seen.add(value)

@@ -1,0 +1,6 @@
+"""Graph -> Graph: one file per pass, one explicit list in `pipeline`."""
+
+from .base import Unsupported
+from .pipeline import run
+
+__all__ = ["Unsupported", "run"]

@@ -29,7 +29,16 @@ from .canonical.merge_reshapes import MergeReshapes
 from .canonical.merge_transposes import MergeTransposes
 from .canonical.remove_dead_code import RemoveDeadCode
 from .canonical.remove_no_ops import RemoveNoOps
+from .canonical.split_to_slices import SplitToSlices
 from .canonical.upgrade_opset import UpgradeOpset
+from .fuse.attention import FuseAttention
+from .fuse.gelu import FuseGelu
+from .fuse.hard_swish import FuseHardSigmoid, FuseHardSwish
+from .fuse.layer_norm import FuseLayerNorm
+from .fuse.rms_norm import FuseRMSNorm
+from .fuse.silu import FuseSiLU
+from .fuse.softmax import FuseSoftmax
+from .layout.nhwc import ChannelsLast
 
 
 @dataclass(frozen=True)
@@ -46,16 +55,23 @@ def plain(*passes: Callable[[], GraphPass]) -> tuple[Callable[[Ops], GraphPass],
     return tuple(lambda keep, make=make: make() for make in passes)
 
 
+RECOGNISE = (FuseGelu, FuseHardSigmoid, FuseHardSwish, FuseSiLU, FuseLayerNorm, FuseRMSNorm, FuseSoftmax)
 PIPELINE = (
     Phase("read", plain(RemoveDeadCode, InlineFunctions, LiftConstants, lambda: InferShapes(again=True))),
     Phase("fold", plain(FoldConstants, InlineIf, LiftConstants), rounds=16),
     Phase("upgrade", plain(UpgradeOpset)),
+    # Recognition comes before the folding that would dissolve what it looks for (GELU's half into the next matmul's weights).
+    Phase("recognise", plain(RemoveNoOps, *RECOGNISE, RemoveDeadCode), rounds=4),
     Phase("canonical", (
         *plain(RemoveNoOps, ExplicitPadding, DecomposeBatchNorm, DecomposeGemm, DecomposePools, DecomposeNormalizations,
                DecomposeVariadic, DecomposeEinsum),
         ExpandFunctions,
-        *plain(LiftConstants, FoldConstants, InlineIf, FoldPad, FoldAffine, DecomposeConvTranspose, MergeReshapes, MergeTransposes,
-               RemoveNoOps, MergeEqual, RemoveDeadCode)), rounds=16),
+        *plain(LiftConstants, FoldConstants, InlineIf, FoldPad, FoldAffine, DecomposeConvTranspose, MergeReshapes,
+               MergeTransposes, RemoveNoOps, MergeEqual, RemoveDeadCode)), rounds=16),
+    Phase("fuse", plain(*RECOGNISE, FuseAttention, MergeTransposes, RemoveNoOps, RemoveDeadCode), rounds=4),
+    Phase("layout", plain(ChannelsLast)),
+    Phase("tidy", plain(SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, RemoveNoOps, MergeEqual, RemoveDeadCode),
+          rounds=8),
 )
 
 

@@ -1,4 +1,4 @@
-"""Builds kernels in worker processes, each with a time limit: a crash or a hang of TVM is one failed kernel, not a failed compile."""
+"""Builds kernels in worker processes, each with a time limit: when TVM crashes or hangs, one kernel fails, not the compile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A build worker: `python -m burnish.schedules.worker`. Reads pickled jobs on standard input, answers object code on standard output.
+"""A build worker, `python -m burnish.schedules.worker`: reads pickled jobs on standard input, answers with object code.
 
 It is the only process in which TVM runs: TVM can crash its process or hang, and then only this one is lost.
 """
