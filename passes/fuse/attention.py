@@ -1,0 +1,208 @@
+"""Scaled dot-product attention in pieces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..base import NodePass, Stage, attr, constant, initializer, op, scalar, shape
+from .algebra import fuse, inner
+
+
+@dataclass(frozen=True)
+class Scores:
+    """scale * (q @ k^T) + sum(masks), as `product` (the MatMul's inputs, without their constant factors) says it."""
+
+    q: ir.Value
+    k_transposed: ir.Value
+    scale: float
+    masks: tuple[ir.Value, ...]
+
+
+class FuseAttention(NodePass):
+    """softmax(scale q k^T + mask) v becomes Attention on [B, H, N, D] values.
+
+    The scale may stand on the scores, on q or on k (a square root on each), as a factor or a divisor; masks are added. A key that
+    a Transpose made is taken from in front of it. Values of rank 2 and 3 get leading axes of size 1; a mask is expanded to
+    [.., Nq, Nk], since onnxruntime broadcasts only in front of these. A Where(mask, scores, -large) becomes an added mask. Rows
+    of which every key is masked by minus infinity are not defined.
+    (Vaswani et al., "Attention is all you need", 2017, equation 1.)
+    """
+
+    stage = Stage.FUSE
+    ops = frozenset({"MatMul"})
+
+    def rewrite(self, node: ir.Node, model: ir.Model) -> bool:
+        y, v = node.outputs[0], node.inputs[1]
+        probabilities = _probabilities(node.inputs[0])
+        if probabilities is None or v is None:
+            return False
+        softmax, top = probabilities
+        if (attr(softmax, "axis", -1) + 1) % len(top) != 0:
+            self.miss(node, "softmax is not along the keys")
+            return False
+        maker = _Maker(model, node)
+        scores = _scores(softmax.inputs[0], maker)
+        if scores is None:
+            self.miss(node, "the scores are not a scaled product of q and k, read only here, plus masks")
+            return False
+        dims = [shape(x) for x in (scores.q, scores.k_transposed, v)]
+        if any(d is None or len(d) != len(top) for d in dims) or len(top) > 4:
+            self.miss(node, "q, k and v are not of one rank of at most 4")
+            return False
+        if len({(d or ())[:-2] for d in dims}) != 1:
+            self.miss(node, "batch or heads are broadcast")
+            return False
+        q, k, value = (maker.rank4(x) for x in (scores.q, maker.key(scores.k_transposed), v))
+        mask = maker.mask(scores.masks, top)
+        result = shape(y) or ()
+        full = (1,) * (4 - len(result)) + result
+        maker.nodes.append(op("Attention", [q, k, value] + ([mask] if mask is not None else []), y, name=y.name or "attention",
+                              shape=full, scale=scores.scale))
+        out = maker.nodes[-1].outputs[0]
+        fuse(node, maker.nodes, out if full == result else maker.reshape(out, result))
+        return True
+
+
+def _probabilities(value: ir.Value | None) -> tuple[ir.Node, tuple[int, ...]] | None:
+    """The Softmax under the probabilities, seen through torch's Where(IsNaN(p), 0, p), and its shape."""
+    where = inner(value, "Where")
+    if where is not None:
+        p = where.inputs[2]
+        test = inner(where.inputs[0], "IsNaN")
+        if p is None or scalar(where.inputs[1]) != 0 or test is None or test.inputs[0] is not p or len(p.uses()) != 2:
+            return None
+        softmax = p.producer()
+    else:
+        softmax = inner(value, "Softmax")
+    if softmax is None or softmax.op_type != "Softmax" or softmax.domain != "":
+        return None
+    dims = shape(softmax.outputs[0])
+    return None if dims is None or len(dims) < 2 else (softmax, dims)
+
+
+def _scores(value: ir.Value | None, maker: _Maker) -> Scores | None:
+    masks: list[ir.Value] = []
+    factor = 1.0
+    while value is not None:
+        node = inner(value, "Add", "Mul", "Div", "MatMul", "Where", "Identity")
+        if node is None:
+            return None
+        match node.op_type:
+            case "MatMul":
+                (q, a), (k, b) = _unscaled(node.inputs[0]), _unscaled(node.inputs[1])
+                return None if q is None or k is None else Scores(q, k, factor * a * b, tuple(masks))
+            case "Add":
+                if factor != 1:
+                    return None         # the mask would be scaled too
+                side = next((i for i in (0, 1) if _leads_to_product(node.inputs[i])), None)
+                other = node.inputs[1 - side] if side is not None else None
+                if side is None or other is None or shape(node.inputs[side]) != shape(value):
+                    return None
+                masks.append(other)
+                value = node.inputs[side]
+            case "Where":
+                low, same = scalar(node.inputs[2]), shape(node.inputs[1]) == shape(value)
+                if factor != 1 or low is None or low > -1e9 or node.inputs[0] is None or not same:
+                    return None
+                masks.append(maker.additive(node.inputs[0], low, value))
+                value = node.inputs[1]
+            case _:
+                value, by = _unscaled_once(node)
+                factor *= by
+    return None
+
+
+def _leads_to_product(value: ir.Value | None) -> bool:
+    while (node := inner(value, "Add", "Mul", "Div", "MatMul", "Where", "Identity")) is not None:
+        if node.op_type == "MatMul":
+            return True
+        if node.op_type == "Add":
+            return any(_leads_to_product(v) for v in node.inputs)
+        value = node.inputs[1] if node.op_type == "Where" else _unscaled_once(node)[0]
+    return False
+
+
+def _unscaled_once(node: ir.Node) -> tuple[ir.Value | None, float]:
+    """(x, c) of a node that computes c x; x is None where it does not."""
+    if node.op_type == "Identity":
+        return node.inputs[0], 1.0
+    a, b = node.inputs[:2]
+    if (c := scalar(b)) is not None and shape(a) == shape(node.outputs[0]):
+        return (a, 1 / c) if node.op_type == "Div" and c else (a, c) if node.op_type == "Mul" else (None, 1.0)
+    if node.op_type == "Mul" and (c := scalar(a)) is not None and shape(b) == shape(node.outputs[0]):
+        return b, c
+    return None, 1.0
+
+
+def _unscaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
+    """q or k without its constant factors."""
+    factor = 1.0
+    while (node := inner(value, "Mul", "Div", "Identity")) is not None:
+        inside, by = _unscaled_once(node)
+        if inside is None:
+            break
+        value, factor = inside, factor * by
+    return value, factor
+
+
+class _Maker:
+    """Collects the nodes that go in front of the Attention."""
+
+    def __init__(self, model: ir.Model, at: ir.Node) -> None:
+        self.model, self.at, self.nodes = model, at, list[ir.Node]()
+        self.name = at.outputs[0].name or "attention"
+
+    def add(self, node: ir.Node) -> ir.Value:
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def reshape(self, x: ir.Value, dims: tuple[int, ...]) -> ir.Value:
+        target = initializer(self.model, np.array(dims, np.int64), f"{self.name}_shape")
+        return self.add(op("Reshape", [x, target], x, name=f"{self.name}_reshaped", shape=dims))
+
+    def rank4(self, x: ir.Value) -> ir.Value:
+        dims = shape(x) or ()
+        return x if len(dims) == 4 else self.reshape(x, (1,) * (4 - len(dims)) + dims)
+
+    def key(self, x: ir.Value) -> ir.Value:
+        """k from k^T: the Transpose that made it, less the swap of the last two axes; its constant factors are gone by now."""
+        dims = shape(x) or ()
+        swap = [*range(len(dims) - 2), len(dims) - 1, len(dims) - 2]
+        made = x.producer()
+        source = x
+        if made is not None and made.op_type == "Transpose" and made.domain == "" and made.inputs[0] is not None:
+            perm = attr(made, "perm", list(range(len(dims)))[::-1])
+            source, swap = made.inputs[0], [perm[i] for i in swap]
+        if swap == list(range(len(dims))):
+            return source
+        return self.add(op("Transpose", [source], x, name=f"{self.name}_key", shape=(*dims[:-2], dims[-1], dims[-2]), perm=swap))
+
+    def additive(self, keep: ir.Value, low: float, like: ir.Value) -> ir.Value:
+        """0 where `keep`, else `low`."""
+        dtype = like.dtype.numpy() if like.dtype is not None else np.dtype("f4")
+        zero, lowest = (initializer(self.model, np.array(a, dtype), f"{self.name}_{n}") for a, n in ((0, "zero"), (low, "low")))
+        return self.add(op("Where", [keep, zero, lowest], like, name=f"{self.name}_mask", shape=shape(keep) or ()))
+
+    def mask(self, masks: tuple[ir.Value, ...], scores: tuple[int, ...]) -> ir.Value | None:
+        """The sum of the masks, as [.., .., Nq, Nk]."""
+        if not masks:
+            return None
+        total = masks[0]
+        for m in masks[1:]:
+            dims = np.broadcast_shapes(shape(total) or (), shape(m) or ())
+            total = self.add(op("Add", [total, m], total, name=f"{self.name}_masks", shape=dims))
+        dims = shape(total) or ()
+        full = (1,) * (4 - len(dims)) + dims
+        wanted = (*full[:2], *scores[-2:])
+        array = constant(total)
+        if array is not None and wanted != dims:
+            return initializer(self.model, np.broadcast_to(array.reshape(full), wanted), f"{self.name}_mask")
+        if full != dims:
+            total = self.reshape(total, full)
+        if wanted == full:
+            return total
+        target = initializer(self.model, np.array(wanted, np.int64), f"{self.name}_mask_shape")
+        return self.add(op("Expand", [total, target], total, name=f"{self.name}_mask", shape=wanted))
