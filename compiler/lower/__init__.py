@@ -3,8 +3,11 @@
 from . import (  # noqa: F401
     attention,
     convolution,
+    einsum,
+    fourier,
     gather,
     generate,
+    gridsample,
     layout,
     matmul,
     normalize,

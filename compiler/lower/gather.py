@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...schedules.expr import Expr, cast, clip, const, equal, select
+from ...schedules.expr import Expr, all_of, cast, clip, const, equal, floormod, select
 from .registry import INJECTIVE, Context, lowering
 from .tensor import Tensor
 
@@ -77,3 +77,21 @@ def one_hot(ctx: Context) -> Tensor:
         hot = cast(indices.at([*index[:axis], *index[axis + 1:]]), "int32")
         return select(equal(select(hot < 0, hot + depth, hot), index[axis]), values.at([1]), values.at([0]))
     return Tensor(shape, values.dtype, element)
+
+
+@lowering("TensorScatter", kind=INJECTIVE)
+def tensor_scatter(ctx: Context) -> Tensor:
+    """A cache whose elements from write_indices[batch] on along the axis are the update's; `circular` goes on from the front."""
+    cache, update = ctx.input(0), ctx.input(1)
+    axis = ctx.attr("axis", -2) % len(cache.shape)
+    size, length = cache.shape[axis], update.shape[axis]
+    circular = ctx.attr("mode", "linear") == "circular"
+
+    def element(index: Index) -> Expr:
+        start = cast(ctx.input(2).at([index[0]]), "int32") if ctx.has(2) else const(0, "int32")
+        at = index[axis] - start
+        if circular:
+            at = floormod(at, size)
+        new = update.at((*index[:axis], clip(at, 0, length - 1), *index[axis + 1:]))
+        return select(all_of([at >= 0, at < length]), new, cache.at(index))
+    return Tensor(cache.shape, cache.dtype, element)
