@@ -210,7 +210,8 @@ def replace_all(old: ir.Node, new: Iterable[ir.Node], results: Sequence[ir.Value
     """Puts `new` nodes where `old` stands, and `results` in place of its outputs (None for an output that nobody reads).
 
     A result may also be a value that exists already. Shape and dtype of the old output fill in what the result lacks. A graph
-    output whose result cannot bear its name (an input, a constant, another graph output) is made by an Identity.
+    output whose result cannot bear its name (an input, a constant, another graph output) is made by an Identity. Nodes that only
+    `old` read go with it.
     """
     graph = old.graph
     assert graph is not None
@@ -235,4 +236,15 @@ def replace_all(old: ir.Node, new: Iterable[ir.Node], results: Sequence[ir.Value
                     graph.outputs[i] = named
             named.name = name
         before.replace_all_uses_with(after)
-    graph.remove(old, safe=True)
+    _remove_with_makers(old, graph)
+
+
+def _remove_with_makers(node: ir.Node, graph: ir.Graph) -> None:
+    """Removes the node, then what only it read: a dead reader would keep the next pattern from matching."""
+    dead = [node]
+    while dead:
+        gone = dead.pop()
+        makers = {v.producer() for v in gone.inputs if v is not None}
+        graph.remove(gone, safe=True)
+        dead += [m for m in makers if m is not None and m.graph is graph
+                 and not any(v.uses() or v.is_graph_output() for v in m.outputs)]

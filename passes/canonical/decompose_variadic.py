@@ -22,7 +22,8 @@ class DecomposeVariadic(NodePass):
             return False
         build, value = Builder(node, model), node.inputs[0]
         for other in node.inputs[1:]:
-            value = build.make(PAIRWISE[node.op_type], value, other, shape=np.broadcast_shapes(shape(value) or (), shape(other) or ()))
+            dims = np.broadcast_shapes(shape(value) or (), shape(other) or ())
+            value = build.make(PAIRWISE[node.op_type], value, other, shape=dims)
         if node.op_type == "Mean":
             value = build.make("Mul", value, build.number(1 / n))
         build.put(value)

@@ -17,7 +17,8 @@ class FoldAffine(NodePass):
     conv(s x + t, W, b)            -> conv(x, W s, b + sum W t)   s, t per input channel; t only where nothing is padded
     s matmul(x, W)                 -> matmul(x, W s)              per column; a shift stays an Add, the bias of the product
     matmul(s x, W)                 -> matmul(x, s W)              per row
-    s (x + c), (x + c) + t         -> s x + s c, x + (c + t)      so that what follows a product's bias reaches the product
+    s (c x), (x + c) + t           -> (s c) x, x + (c + t)
+    s (z + c)                      -> s z + s c                   where z is a product or c' x, so that they meet
     """
 
     stage = Stage.CANONICAL
@@ -28,14 +29,10 @@ class FoldAffine(NodePass):
         if found is None:
             return False
         x, s, t = found
-        before = maker(x, *LINEAR, "Add")
+        before = maker(x, *LINEAR, *self.ops)
         if before is not None and only_use(x) is node:
-            if before.op_type == "Add":
-                return self._past_add(before, node, s, t, model)
-            if before.op_type == "MatMul":
-                if self._after_matmul(before, node, s, t, model):
-                    return True
-            elif self._after_conv(before, node, s, t, model):
+            join = {"MatMul": self._after_matmul, "Conv": self._after_conv, "ConvTranspose": self._after_conv}
+            if join.get(before.op_type, self._merge)(before, node, s, t, model):
                 return True
         after = only_use(node.outputs[0])
         if after is not None and after.inputs[0] is node.outputs[0] and after.domain == "":
@@ -122,15 +119,21 @@ class FoldAffine(NodePass):
         return True
 
     @staticmethod
-    def _past_add(add: ir.Node, node: ir.Node, s: np.ndarray, t: np.ndarray, model: ir.Model) -> bool:
-        inner, y = affine(add), node.outputs[0]
-        if inner is None or maker(inner[0], *LINEAR) is None or shape(inner[0]) != shape(y) or y.dtype is None:
+    def _merge(before: ir.Node, node: ir.Node, s: np.ndarray, t: np.ndarray, model: ir.Model) -> bool:
+        inner, y = affine(before), node.outputs[0]
+        if inner is None or shape(inner[0]) != shape(y) or y.dtype is None:
             return False
-        x, _, c = inner
+        x, scale, shift = inner
+        if not shift.any() and t.any():
+            return False        # c x + t is as short as it gets
+        if shift.any() and not t.any() and maker(x, *LINEAR, "Mul", "Div", "Neg") is None:
+            return False
         dtype, build = y.dtype.numpy(), Builder(node, model)
-        if (s != 1).any():
-            x = build.make("Mul", x, initializer(model, s.astype(dtype), f"{y.name}_scale"))
-        build.put(build.make("Add", x, initializer(model, (c * s + t).astype(dtype), f"{y.name}_shift")))
+        if (scale * s != 1).any():
+            x = build.make("Mul", x, initializer(model, (scale * s).astype(dtype), f"{y.name}_scale"))
+        if (shift * s + t).any():
+            x = build.make("Add", x, initializer(model, (shift * s + t).astype(dtype), f"{y.name}_shift"))
+        build.put(x)
         return True
 
 

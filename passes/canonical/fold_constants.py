@@ -17,19 +17,19 @@ class FoldConstants(GraphPass):
     """y = f(constants) becomes the constant y, evaluated by onnxruntime; y = Shape(x), Size(x) by the static shape of x.
 
     In the same sweep, shapes that follow from a folded value are inferred, so that a chain Shape - Gather - Concat - Reshape
-    is folded at once. limit: bytes of a result that is larger than its inputs; above that the node stays.
+    is folded at once. limit: bytes by which the constants of a model may grow in one sweep; beyond, a node stays.
     """
 
     stage = Stage.CANONICAL
 
-    def __init__(self, limit: int = 64 << 20) -> None:
+    def __init__(self, limit: int = 1 << 30) -> None:
         super().__init__()
         self.limit = limit
 
     def run(self, model: ir.Model) -> bool:
-        changed = False
+        changed, self.left = False, self.limit
         for node in list(model.graph):
-            if node.domain == DOMAIN:
+            if node.domain == DOMAIN or node.graph is None:
                 continue
             if not all(typed(v) for v in node.outputs):
                 changed |= infer(node, model.opset_imports)
@@ -58,9 +58,10 @@ class FoldConstants(GraphPass):
         inputs = reads(node)
         if any(v.const_value is None for v in inputs):
             return None
-        grown = sum(np.prod(shape(v) or (), dtype=float) * v.dtype.itemsize for v in node.outputs if v.dtype is not None)
-        if grown > max(self.limit, sum(v.const_value.nbytes for v in inputs if v.const_value is not None)):
-            self.miss(node, f"the constant would take {grown / 2**20:.0f} MiB")
+        size = sum(np.prod(shape(v) or (), dtype=float) * v.dtype.itemsize for v in node.outputs if v.dtype is not None)
+        grown = size - sum(v.const_value.nbytes for v in inputs if v.const_value is not None)
+        if grown > self.left:
+            self.miss(node, f"the constant would take {size / 2**20:.0f} MiB")
             return None
         results = evaluate(node, model.opset_imports)
         if results is None:
@@ -68,5 +69,6 @@ class FoldConstants(GraphPass):
             return None
         if any(a.dtype.kind in "OUS" for a in results):
             return None
+        self.left -= max(0, int(grown))
         found = iter(results)
         return [next(found) if v.name else np.zeros(0) for v in node.outputs]

@@ -39,7 +39,7 @@ def test_random_and_large_results_are_not_folded():
         s = Constant<value_ints = [2]>()  r = RandomNormal<shape = [2]>()
         d = Constant<value_ints = [4096, 8192]>()  c = ConstantOfShape(d)  big = Add(c, x) }""")
     LiftConstants()(model)
-    fold = FoldConstants()
+    fold = FoldConstants(limit=64 << 20)
     fold(model)
     assert ops(model) == ["RandomNormal", "ConstantOfShape", "Add"]
     assert "128 MiB" in fold.misses[0].reason
