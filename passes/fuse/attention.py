@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, attr, constant, initializer, op, scalar, shape
+from ..base import NodePass, Stage, attr, constant, initializer, maker, op, scalar, shape
 from .algebra import fuse, inner
 
 
@@ -36,6 +36,8 @@ class FuseAttention(NodePass):
 
     def rewrite(self, node: ir.Node, model: ir.Model) -> bool:
         y, v = node.outputs[0], node.inputs[1]
+        if y.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            return False        # attention's kernel computes in float32
         probabilities = _probabilities(node.inputs[0])
         if probabilities is None or v is None:
             return False
@@ -43,8 +45,8 @@ class FuseAttention(NodePass):
         if (attr(softmax, "axis", -1) + 1) % len(top) != 0:
             self.miss(node, "softmax is not along the keys")
             return False
-        maker = _Maker(model, node)
-        scores = _scores(softmax.inputs[0], maker)
+        build = _Maker(model, node)
+        scores = _scores(softmax.inputs[0], build)
         if scores is None:
             self.miss(node, "the scores are not a scaled product of q and k, read only here, plus masks")
             return False
@@ -55,14 +57,14 @@ class FuseAttention(NodePass):
         if len({(d or ())[:-2] for d in dims}) != 1:
             self.miss(node, "batch or heads are broadcast")
             return False
-        q, k, value = (maker.rank4(x) for x in (scores.q, maker.key(scores.k_transposed), v))
-        mask = maker.mask(scores.masks, top)
+        q, k, value = (build.rank4(x) for x in (scores.q, build.key(scores.k_transposed), v))
+        mask = build.mask(scores.masks, top)
         result = shape(y) or ()
         full = (1,) * (4 - len(result)) + result
-        maker.nodes.append(op("Attention", [q, k, value] + ([mask] if mask is not None else []), y, name=y.name or "attention",
+        build.nodes.append(op("Attention", [q, k, value] + ([mask] if mask is not None else []), y, name=y.name or "attention",
                               shape=full, scale=scores.scale))
-        out = maker.nodes[-1].outputs[0]
-        fuse(node, maker.nodes, out if full == result else maker.reshape(out, result))
+        out = build.nodes[-1].outputs[0]
+        fuse(node, build.nodes, out if full == result else build.reshape(out, result))
         return True
 
 
@@ -83,7 +85,7 @@ def _probabilities(value: ir.Value | None) -> tuple[ir.Node, tuple[int, ...]] | 
     return None if dims is None or len(dims) < 2 else (softmax, dims)
 
 
-def _scores(value: ir.Value | None, maker: _Maker) -> Scores | None:
+def _scores(value: ir.Value | None, build: _Maker) -> Scores | None:
     masks: list[ir.Value] = []
     factor = 1.0
     while value is not None:
@@ -107,7 +109,7 @@ def _scores(value: ir.Value | None, maker: _Maker) -> Scores | None:
                 low, same = scalar(node.inputs[2]), shape(node.inputs[1]) == shape(value)
                 if factor != 1 or low is None or low > -1e9 or node.inputs[0] is None or not same:
                     return None
-                masks.append(maker.additive(node.inputs[0], low, value))
+                masks.append(build.additive(node.inputs[0], low, value))
                 value = node.inputs[1]
             case _:
                 value, by = _unscaled_once(node)
@@ -168,17 +170,24 @@ class _Maker:
         return x if len(dims) == 4 else self.reshape(x, (1,) * (4 - len(dims)) + dims)
 
     def key(self, x: ir.Value) -> ir.Value:
-        """k from k^T: the Transpose that made it, less the swap of the last two axes; its constant factors are gone by now."""
+        """k from k^T: what the Transpose that made it read, less the swap of the last two axes. torch's dynamo exporter transposes
+        between two Reshapes that merge and split the leading axes."""
         dims = shape(x) or ()
-        swap = [*range(len(dims) - 2), len(dims) - 1, len(dims) - 2]
-        made = x.producer()
-        source = x
-        if made is not None and made.op_type == "Transpose" and made.domain == "" and made.inputs[0] is not None:
-            perm = attr(made, "perm", list(range(len(dims)))[::-1])
-            source, swap = made.inputs[0], [perm[i] for i in swap]
-        if swap == list(range(len(dims))):
+        rank = len(dims)
+        wanted = (*dims[:-2], dims[-1], dims[-2])
+        made = maker(x, "Transpose", "Reshape")
+        if made is not None and made.op_type == "Reshape" and (shape(made.inputs[0]) or ())[-2:] == dims[-2:]:
+            flat = maker(made.inputs[0], "Transpose")
+            perm = _perm(flat) if flat is not None else []
+            if flat is not None and flat.inputs[0] is not None and perm == _swapped(len(perm)):
+                return self.reshape(flat.inputs[0], wanted)
+        source, perm = x, _swapped(rank)
+        if made is not None and made.op_type == "Transpose" and made.inputs[0] is not None:
+            outer = _perm(made)
+            source, perm = made.inputs[0], [outer[i] for i in perm]
+        if perm == list(range(rank)):
             return source
-        return self.add(op("Transpose", [source], x, name=f"{self.name}_key", shape=(*dims[:-2], dims[-1], dims[-2]), perm=swap))
+        return self.add(op("Transpose", [source], x, name=f"{self.name}_key", shape=wanted, perm=perm))
 
     def additive(self, keep: ir.Value, low: float, like: ir.Value) -> ir.Value:
         """0 where `keep`, else `low`."""
@@ -206,3 +215,11 @@ class _Maker:
             return total
         target = initializer(self.model, np.array(wanted, np.int64), f"{self.name}_mask_shape")
         return self.add(op("Expand", [total, target], total, name=f"{self.name}_mask", shape=wanted))
+
+
+def _swapped(rank: int) -> list[int]:
+    return [*range(rank - 2), rank - 1, rank - 2]
+
+
+def _perm(transpose: ir.Node) -> list[int]:
+    return list(attr(transpose, "perm") or reversed(range(len(shape(transpose.inputs[0]) or ()))))
