@@ -6,13 +6,14 @@ from ..device import Device
 from ..task import Task
 from ..template import Template
 from .conv import DirectConv
+from .conv_narrow import NarrowConv
 from .depthwise import Depthwise
 from .gemm import ComputedGemm, Gemm
 from .scan import Scan
 from .scatter import Scatter
 from .sort import Sort
 
-TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), DirectConv(), Depthwise(), Scan(), Sort(), Scatter())
+TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Depthwise(), Scan(), Sort(), Scatter())
 
 
 def choose(task: Task, device: Device) -> Template | None:

@@ -116,7 +116,7 @@ class DirectConv(Template):
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
         s = Shape.of(task).flat
-        rows = _block_rows(s, knobs)
+        rows = block_rows(s, knobs)
         blocks, pixels = up(s.oh, rows), knobs.wide * knobs.high
         tiles = blocks * up(rows, knobs.high) * up(s.ow, knobs.wide)
         wide = up(s.oc, device.lanes)
@@ -141,11 +141,11 @@ class DirectConv(Template):
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         s = Shape.of(task).flat
-        return s.n * up(s.oh, _block_rows(s, knobs)) * s.groups * up(s.oc, knobs.vectors * device.lanes)
+        return s.n * up(s.oh, block_rows(s, knobs)) * s.groups * up(s.oc, knobs.vectors * device.lanes)
 
     def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
         s = Shape.of(task).flat
-        return s.rows_in(_block_rows(s, knobs)) * s.columns_in * s.channels * 4 if s.padded else 0
+        return s.rows_in(block_rows(s, knobs)) * s.columns_in * s.channels * 4 if s.padded else 0
 
     def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
         s, width = Shape.of(task), knobs.vectors * device.lanes
@@ -155,8 +155,8 @@ class DirectConv(Template):
         from ..tir import Kernel, T
 
         s, width = Shape.of(task).flat, knobs.vectors * device.lanes
-        panels, rows = up(s.oc, width), _block_rows(s, knobs)
-        blocks, stores = up(s.oh, rows), _stores(task)
+        panels, rows = up(s.oc, width), block_rows(s, knobs)
+        blocks, stores = up(s.oh, rows), stores_of(task)
         kernel = Kernel(task, self.scratch(task, knobs, device), {task.params["w"]: s.groups * panels * s.reduction * width})
 
         def body(begin: PrimExpr, end: PrimExpr) -> None:
@@ -193,12 +193,12 @@ def _touched(s: Shape, rows: int) -> int:
     return min(s.rows_in(rows), rows * s.kh) * min(s.columns_in, s.ow * s.kw) * s.channels * 4
 
 
-def _block_rows(s: Shape, knobs: Knobs) -> int:
+def block_rows(s: Shape, knobs: Knobs) -> int:
     """Output rows of a block: whole register tiles, blocks as equal as can be."""
     return min(s.oh, up(up(s.oh, knobs.blocks), knobs.high) * knobs.high)
 
 
-def _stores(task: Task) -> tuple[Store, ...]:
+def stores_of(task: Task) -> tuple[Store, ...]:
     """The stores over the flat shape's pixels."""
     s = Shape.of(task)
     stores = rt.plain(task, {"i0": s.n, "i1": s.oh, "i2": s.ow, "i3": s.groups * s.oc})

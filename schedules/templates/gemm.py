@@ -83,7 +83,7 @@ class Gemm(Template):
         if w_bytes > 0.75 * l2:
             total += (blocks - 1) * w_bytes * rt.MISS
         if self.computed:
-            total += p.k * p.n * 2
+            total += p.k * p.n * 2 * min(blocks, device.cores)
         if knobs.ahead:      # pays where the weights are streamed once, from beyond L2
             total *= 0.99 if w_bytes > l2 / 2 else 1.01
         count = self.tiles(task, knobs, device)
@@ -141,28 +141,32 @@ class ComputedGemm(Gemm):
         return {}
 
     def _blocks(self, task: Task, device: Device) -> tuple[int, ...]:
-        return (1,)      # every block of rows would evaluate the panel again
+        return tuple(b for b in (1, 2, 4) if b == 1 or _shape(task).m >= 32 * b)   # each thread evaluates the panel again
 
     def emit(self, task: Task, knobs: Knobs, device: Device) -> Any:
         from ..tir import Kernel, T, ld
 
         p, width = _shape(task), knobs.vectors * device.lanes
-        panels, rows = up(p.n, width), p.m
+        panels, rows = up(p.n, width), _block_rows(p.m, knobs)
+        blocks = up(p.m, rows)
         kernel = Kernel(task, self.scratch(task, knobs, device))
         start = super().scratch(task, knobs, device) // 4     # the panel lies behind the rows of x
 
         def body(begin: PrimExpr, end: PrimExpr) -> None:
             with T.serial(0, end - begin) as t:
                 z = T.Bind(begin + t)
-                q, b = T.Bind(z % panels), T.Bind(z // panels)
-                x = _rows_of_x(kernel, task, device, b, T.int32(0), rows, fresh=T.Bind(T.Or(t == 0, q == 0)))
+                block, q, b = T.Bind(z % blocks), T.Bind(z // blocks % panels), T.Bind(z // (panels * blocks))
+                first = T.Bind(T.min(block * rows, p.m - rows))
+                fresh = T.Or(t == 0, q == 0) if blocks == 1 else T.bool(True)
+                x = _rows_of_x(kernel, task, device, b, first, rows, fresh)
 
                 def panel(columns: int) -> None:
-                    _evaluate_panel(kernel, task, device, b, q * width, columns, width, start)
+                    with T.If(T.Or(t == 0, block == 0)), T.Then():
+                        _evaluate_panel(kernel, task, device, b, q * width, columns, width, start)
 
                     def weights(k: PrimExpr, v: int) -> PrimExpr:
                         return ld(kernel.scratch, start + k * width + v * device.lanes, device.lanes)
-                    _row_tiles(kernel, task, knobs, device, b, T.int32(0), rows, q, columns, x, weights, None)
+                    _row_tiles(kernel, task, knobs, device, b, first, rows, q, columns, x, weights, None)
                 rt.each_panel(q, panels, p.n, width, panel)
 
         return kernel.write(body)

@@ -6,7 +6,9 @@ import onnxruntime as ort
 import pytest
 from burnish.schedules import expr as x
 from burnish.schedules.task import Buffer, Store, Task
+from burnish.schedules.templates import choose
 from burnish.schedules.templates.conv import DirectConv
+from burnish.schedules.templates.conv_narrow import NarrowConv
 
 from .harness import AVX2, WASM, ZEN5, run
 
@@ -86,3 +88,15 @@ def test_random_candidates():
     for n in RNG.choice(len(candidates), 5, replace=False):
         (got,) = run(DirectConv(), task, arrays, knobs=candidates[n], cuts=(1, 2))
         close(got, want)
+
+
+@pytest.mark.parametrize("device", [ZEN5, WASM], ids=lambda d: d.name)
+@pytest.mark.parametrize("oc, k, s, p, out", [(1, (3, 3), (1, 1), (1, 1), (9, 11)), (1, (1, 1), (1, 1), (0, 0), (9, 11)),
+                                              (3, (3, 3), (2, 1), (0, 1), (4, 11))])
+def test_few_output_channels(device, oc, k, s, p, out):
+    if oc * 4 > device.lanes:
+        pytest.skip("not narrow on this device")
+    task, arrays, want = conv(2, 9, 11, 32, oc, 1, k, s, (1, 1), p, out)
+    assert isinstance(choose(task, device), NarrowConv)
+    (got,) = run(NarrowConv(), task, arrays, device, cuts=(1,))
+    close(got, want)

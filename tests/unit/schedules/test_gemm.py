@@ -1,5 +1,7 @@
 """Matrix multiplication against numpy (float64), at random, edge and odd sizes, on AVX-512, AVX2 and wasm."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from burnish.schedules import expr as x
@@ -121,3 +123,15 @@ def test_heavy_epilogue_is_looped():
         want = np.maximum(want * 1.0625, -3.0)
     task = Task("gemm", task.buffers, (Store(2, (1, 20, 70), (I0, I1, I2), value),), task.params, task.operands)
     close(run(Gemm(), task, arrays)[0], want)
+
+
+def test_computed_weights_in_blocks_of_rows_for_threads():
+    """One head of one image has a single panel: four cores split its rows, and each evaluates the panel."""
+    b, m, n, k = 1, 150, 20, 8
+    task, arrays, want = gemm(b, m, n, k)
+    buffers = (task.buffers[0], Buffer((k, n), "float32", "input"), task.buffers[2])
+    params = {name: v for name, v in task.params.items() if name != "w"}
+    task = Task("gemm", buffers, task.stores, params, {**task.operands, "w": x.load(1, (R0, I2), "float32")})
+    device = replace(ZEN5, cores=4)
+    assert ComputedGemm().tiles(task, ComputedGemm().default(task, device), device) % 4 == 0
+    close(run(ComputedGemm(), task, arrays, device, cuts=(1, 2))[0], want)
