@@ -33,6 +33,7 @@ from .canonical.split_to_slices import SplitToSlices
 from .canonical.upgrade_opset import UpgradeOpset
 from .fuse.attention import FuseAttention
 from .fuse.gelu import FuseGelu
+from .fuse.group_norm import FuseGroupNorm
 from .fuse.hard_swish import FuseHardSigmoid, FuseHardSwish
 from .fuse.layer_norm import FuseLayerNorm
 from .fuse.rms_norm import FuseRMSNorm
@@ -55,7 +56,7 @@ def plain(*passes: Callable[[], GraphPass]) -> tuple[Callable[[Ops], GraphPass],
     return tuple(lambda keep, make=make: make() for make in passes)
 
 
-RECOGNISE = (FuseGelu, FuseHardSigmoid, FuseHardSwish, FuseSiLU, FuseLayerNorm, FuseRMSNorm, FuseSoftmax)
+RECOGNISE = (FuseGelu, FuseHardSigmoid, FuseHardSwish, FuseSiLU, FuseLayerNorm, FuseRMSNorm, FuseGroupNorm, FuseSoftmax)
 PIPELINE = (
     Phase("read", plain(RemoveDeadCode, InlineFunctions, LiftConstants, lambda: InferShapes(again=True))),
     Phase("fold", plain(FoldConstants, InlineIf, LiftConstants), rounds=16),
@@ -70,7 +71,8 @@ PIPELINE = (
                MergeTransposes, RemoveNoOps, MergeEqual, RemoveDeadCode)), rounds=16),
     Phase("fuse", plain(*RECOGNISE, FuseAttention, MergeTransposes, RemoveNoOps, RemoveDeadCode), rounds=4),
     Phase("layout", plain(ChannelsLast)),
-    Phase("tidy", plain(SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, RemoveNoOps, MergeEqual, RemoveDeadCode),
+    # A LayerNorm over the channels of a map shows itself once the channels are the last axis.
+    Phase("tidy", plain(FuseLayerNorm, SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, RemoveNoOps, MergeEqual, RemoveDeadCode),
           rounds=8),
 )
 

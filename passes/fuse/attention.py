@@ -170,8 +170,8 @@ class _Maker:
         return x if len(dims) == 4 else self.reshape(x, (1,) * (4 - len(dims)) + dims)
 
     def key(self, x: ir.Value) -> ir.Value:
-        """k from k^T: what the Transpose that made it read, less the swap of the last two axes. torch's dynamo exporter transposes
-        between two Reshapes that merge and split the leading axes."""
+        """k from k^T: what the Transpose that made it read, less the swap of the last two axes. torch's dynamo exporter
+        transposes between two Reshapes that merge and split the leading axes."""
         dims = shape(x) or ()
         rank = len(dims)
         wanted = (*dims[:-2], dims[-1], dims[-2])

@@ -57,11 +57,14 @@ def test_rank_3_and_merged_transposes() -> None:
                    q="float[6,5,4] q", k="float[6,7,4] k", v="float[6,7,3] v", y="float[6,5,3]"), FuseAttention())
     assert ops(m) == ["Reshape", "Reshape", "Reshape", "Attention", "Reshape"]
     m = check(text("h = Transpose<perm = [0, 2, 1, 3]>(q) t = Transpose<perm = [0, 2, 3, 1]>(k) "
-                   "w = Transpose<perm = [0, 2, 1, 3]>(v) a = MatMul(h, t) s = Mul(a, c) p = Softmax<axis = -1>(s) z = MatMul(p, w) "
-                   "y = Transpose<perm = [0, 2, 1, 3]>(z)",
+                   "w = Transpose<perm = [0, 2, 1, 3]>(v) a = MatMul(h, t) s = Mul(a, c) "
+                   "p = Softmax<axis = -1>(s) z = MatMul(p, w) y = Transpose<perm = [0, 2, 1, 3]>(z)",
                    q="float[2,5,3,4] q", k="float[2,7,3,4] k", v="float[2,7,3,6] v", y="float[2,5,3,6]"), FuseAttention())
     keys = m.graph.outputs[0].producer().inputs[0].producer().inputs[1].producer()
     assert "Attention" in ops(m) and list(keys.attributes["perm"].as_ints()) == [0, 2, 1, 3]
+    body = "r = Reshape(k, flat) u = Transpose<perm = [0, 2, 1]>(r) t = Reshape(u, split) s = MatMul(q, t) " + END
+    m = check(text(body).replace("float c", "int64[3] flat = {6, 7, 4}, int64[4] split = {2, 3, 4, 7}, float c"), FuseAttention())
+    assert ops(m) == ["Reshape", "Reshape", "Attention"]       # torch's dynamo exporter; two Reshapes merge to none
     m = check(text("s = MatMul(q, k) " + END, k="float[2,3,4,7] k"), FuseAttention())    # k comes transposed
     assert ops(m) == ["Transpose", "Attention"]
 

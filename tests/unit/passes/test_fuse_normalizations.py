@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from burnish.passes.fuse.group_norm import FuseGroupNorm
 from burnish.passes.fuse.layer_norm import FuseLayerNorm
 from burnish.passes.fuse.rms_norm import FuseRMSNorm
 from burnish.passes.fuse.softmax import FuseSoftmax
@@ -82,3 +83,22 @@ def test_softmax() -> None:
                  "e = Exp(x) s = ReduceSum(e, two_axes) y = Div(e, s)",
                  "e = Exp(x) s = ReduceSum(x, last) y = Div(e, s)"):
         check(text(body), FuseSoftmax(), changed=False)
+
+
+def test_group_norm() -> None:
+    def group(body: str, scale: float = 1.0) -> str:
+        ones, zeros = ", ".join(["1.0"] * 12), ", ".join(["0.0"] * 12)
+        return f"""g (float[2,4,3,5] x) => (float[2,4,3,5] y) <int64[3] grouped = {{2, 2, 30}}, int64[3] mixed = {{2, 12, -1}},
+            int64[4] back = {{2, 4, 3, 5}}, float[2] one = {{1.0, {scale}}}, float[2] zero = {{0.0, 0.0}},
+            float[12] ones = {{{ones}}}, float[12] zeros = {{{zeros}}},
+            float[4,1,1] gamma = {{1.0, -2.0, 0.5, 3.0}}, float[1,4,1,1] beta = {{1.0, 2.0, 3.0, -1.0}},
+            float[3,1] rows = {{1.0, 2.0, 3.0}}> {{
+            r = Reshape(x, grouped) n = InstanceNormalization<epsilon = 0.001>(r, one, zero) {body} }}"""
+
+    assert ops(check(group("b = Reshape(n, back) m = Mul(gamma, b) y = Add(m, beta)"), FuseGroupNorm())) == ["GroupNormalization"]
+    assert ops(check(group("y = Reshape(n, back)"), FuseGroupNorm())) == ["GroupNormalization"]
+    m = check(group("b = Reshape(n, back) y = Mul(b, rows)"), FuseGroupNorm())
+    assert ops(m) == ["GroupNormalization", "Mul"]
+    for text in (group("y = Reshape(n, back)", scale=2.0), group("b = Reshape(n, back) s = ReduceSum(n) y = Add(b, s)"),
+                 group("y = Reshape(n, back)").replace("grouped)", "mixed)").replace("one, zero", "ones, zeros")):
+        check(text, FuseGroupNorm(), changed=False)
