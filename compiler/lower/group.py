@@ -98,7 +98,8 @@ class _Group:
                     own = x.indices(len(t.shape))
                     stores.append((value, t.shape, own, t.at(own)))
         # only now, after every read has claimed its buffer: outputs are the last buffers
-        return Task("generic", tuple(self.buffers), tuple(Store(self._output(v), *s) for v, *s in stores))
+        outputs = tuple(Store(self._output(v), *s) for v, *s in stores)     # after every read has claimed its buffer: they come last
+        return Task("generic", tuple(self.buffers), outputs)
 
     def _anchored(self) -> Task | None:
         anchor_node = self.group.anchor
