@@ -104,7 +104,7 @@ def contents(plan: Plan, kernels: Sequence[KernelCode], weights: bytes, inputs: 
     objects = {f"k{n}.o": k.code for n, k in enumerate(kernels)}
     include = [driver.RUNTIME]
     files = {
-        f"lib{name}.so": toolchain.shared_library(device, sources, objects, include, exports=f"{name}_*"),
+        f"lib{name}.so": toolchain.shared_library(device, sources, objects, include, name),
         f"{name}.weights": weights_header(len(weights), weight_id) + weights,
         f"{name}.h": header.encode(),
         "driver.c": sources[f"{name}.c"].encode(),
@@ -145,10 +145,10 @@ def describe(plan: Plan, kernels: Sequence[KernelCode], device: Device, files: M
         inputs=tuple(manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in plan.inputs),
         outputs=tuple(manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in plan.outputs),
         arena=plan.arena, scratch=plan.scratch, weights=plan.weights,
-        kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=code_bytes(k), template=k.template, knobs=dict(k.knobs), task=k.task)
-                      for k in kernels),
-        launches=tuple(manifest.Launch(kernel=x.kernel, nodes=x.nodes, tiles=x.tiles, scratch=x.scratch, flops=x.flops, bytes=x.bytes,
-                                       args=tuple((p.where, p.offset) for p in x.args)) for x in plan.launches),
+        kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=code_bytes(k), template=k.template, knobs=dict(k.knobs),
+                                      task=k.task) for k in kernels),
+        launches=tuple(manifest.Launch(kernel=x.kernel, nodes=x.nodes, tiles=x.tiles, scratch=x.scratch, flops=x.flops,
+                                       bytes=x.bytes, args=tuple((p.where, p.offset) for p in x.args)) for x in plan.launches),
         passes=tuple(passes), tools=dict(sorted({**toolchain.versions(), **tools}.items())),
         info=dict(sorted({**dict(plan.info), **info}.items())),
         files={name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)})

@@ -44,4 +44,4 @@ def run(folder: str | Path, inputs: Sequence[np.ndarray], threads: int = 1) -> t
         done = subprocess.run(command, cwd=work, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False)
         if done.returncode != 0:
             raise ArtifactError(f"{program.name} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-        return tuple(np.frombuffer((work / f"out{n}").read_bytes(), t.dtype).reshape(t.shape) for n, t in enumerate(record.outputs))
+        return tuple(np.fromfile(work / f"out{n}", t.dtype).reshape(t.shape) for n, t in enumerate(record.outputs))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,12 +55,10 @@ class Model:
         self.outputs: tuple[Signature, ...] = tuple(t.signature for t in record.outputs)
         self._in = [(s.name, s.shape, np.dtype(s.dtype)) for s in self.inputs]
         self._out = [(s.shape, np.dtype(s.dtype), s.nbytes) for s in self.outputs]
+        self._inputs, self._outputs = (ctypes.c_void_p * max(1, len(them)) for them in (self._in, self._out))
         self._lock, self._pid = threading.Lock(), os.getpid()
         self._handle = ctypes.c_void_p()
-        try:
-            library = ctypes.CDLL(str(folder / f"lib{record.identifier}.so"), mode=os.RTLD_LOCAL | os.RTLD_NOW)
-        except OSError as e:
-            raise ArtifactError(f"{folder}: the library for {record.device.arch} cannot be loaded here: {e}") from e
+        library = _library(folder / f"lib{record.identifier}.so", record.device.arch)
         self._function: Callable[[str], Any] = lambda name: getattr(library, f"{record.identifier}_{name}")
         self._run, self._profile, self._destroy = map(self._function, ("run", "profile", "destroy"))
         self._destroy.restype = None
@@ -81,8 +81,7 @@ class Model:
         given = self._bind(args, named) if named or len(args) != len(self._in) else args
         arrays = [_prepare(x, *expected) for x, expected in zip(given, self._in, strict=True)]
         results = [_aligned(*out) for out in self._out]
-        inputs = (ctypes.c_void_p * (len(arrays) + 1))(*map(_address, arrays))
-        outputs = (ctypes.c_void_p * (len(results) + 1))(*map(_address, results))
+        inputs, outputs = self._inputs(*map(_address, arrays)), self._outputs(*map(_address, results))
         with self._lock:
             if not self._handle:
                 raise RuntimeError("the model is closed")
@@ -127,12 +126,24 @@ class Model:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_handle", None):
+        if getattr(self, "_handle", None) and not sys.is_finalizing():
             self.close()
 
     def __repr__(self) -> str:
         return (f"<burnish model {self.manifest.name}: {', '.join(map(str, self.manifest.inputs))} -> "
                 f"{', '.join(map(str, self.manifest.outputs))}; {self.manifest.device.name}, {self.threads} threads>")
+
+
+def _library(path: Path, arch: str) -> ctypes.CDLL:
+    """The library, through a link of a new name: dlopen gives back the library that it once loaded from a path, even where
+    another artifact has taken its place since. (Behind two names of one file it finds one library, by its inode.)"""
+    with tempfile.TemporaryDirectory(prefix="burnish-load-") as folder:
+        link = Path(folder) / path.name
+        link.symlink_to(path)
+        try:
+            return ctypes.CDLL(str(link), mode=os.RTLD_LOCAL | os.RTLD_NOW)
+        except OSError as e:
+            raise ArtifactError(f"{path}, made for {arch}, cannot be loaded: {str(e).removeprefix(f'{link}: ')}") from e
 
 
 def _prepare(x: np.ndarray, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -148,8 +159,7 @@ def _prepare(x: np.ndarray, name: str, shape: tuple[int, ...], dtype: np.dtype) 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
     """An uninitialised array that starts on a cache line."""
     memory = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -_address(memory) % ALIGNMENT
-    return memory[start:start + nbytes].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, memory, -_address(memory) % ALIGNMENT)
 
 
 def _address(array: np.ndarray) -> int:

@@ -90,27 +90,27 @@ def detect() -> Device:
 
 
 # Linux's names of CPU flags that LLVM spells otherwise.
-_LLVM_NAMES = {"avx512_vnni": "avx512vnni", "avx512_bf16": "avx512bf16", "avx512_fp16": "avx512fp16", "avx512_vbmi2": "avx512vbmi2",
-               "avx512_bitalg": "avx512bitalg", "avx512_vpopcntdq": "avx512vpopcntdq", "avx_vnni": "avxvnni",
-               "avx512_vp2intersect": "avx512vp2intersect", "bmi1": "bmi", "abm": "lzcnt", "pni": "sse3", "cx16": "cx16",
-               "amx_tile": "amx-tile", "amx_int8": "amx-int8", "amx_bf16": "amx-bf16", "sse4_1": "sse4.1", "sse4_2": "sse4.2"}
+_LLVM_NAMES = {"avx512_vnni": "avx512vnni", "avx512_bf16": "avx512bf16", "avx512_fp16": "avx512fp16", "avx_vnni": "avxvnni",
+               "avx512_vbmi2": "avx512vbmi2", "avx512_bitalg": "avx512bitalg", "avx512_vpopcntdq": "avx512vpopcntdq",
+               "avx512_vp2intersect": "avx512vp2intersect", "bmi1": "bmi", "abm": "lzcnt", "pni": "sse3",
+               "sse4_1": "sse4.1", "sse4_2": "sse4.2"}
 
 # Features that templates choose by, or that LLVM may use by itself in vector code.
-_X86_ISA = frozenset("""
-    avx avx2 fma f16c bmi bmi2 lzcnt movbe popcnt gfni avxvnni avx512f avx512bw avx512cd avx512dq avx512vl avx512ifma avx512vbmi
-    avx512vbmi2 avx512vnni avx512bitalg avx512vpopcntdq avx512bf16 avx512fp16 avx512vp2intersect amx-tile amx-int8 amx-bf16
-    """.split())
+_X86_ISA = frozenset({
+    "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe", "popcnt", "gfni", "avxvnni",
+    "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni",
+    "avx512bitalg", "avx512vpopcntdq", "avx512bf16", "avx512fp16", "avx512vp2intersect"})
 
 # LLVM's CPU models, best first: vendor ("" for any) and the features without which its code would not run. The choice is made by
 # features and not by model number, so that it holds for CPUs that are newer than this table and in machines that mask features.
-_V2 = frozenset("sse3 ssse3 sse4.1 sse4.2 popcnt cx16".split())
-_V3 = _V2 | frozenset("avx avx2 bmi bmi2 f16c fma lzcnt movbe".split())
-_V4 = _V3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())
-_ICE = _V4 | frozenset("avx512vnni avx512vbmi avx512vbmi2 avx512ifma avx512bitalg avx512vpopcntdq gfni".split())
+_V2 = frozenset({"sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16"})
+_V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_ICE = _V4 | {"avx512vnni", "avx512vbmi", "avx512vbmi2", "avx512ifma", "avx512bitalg", "avx512vpopcntdq", "gfni"}
 _X86_MODELS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("znver5", "AuthenticAMD", _ICE | {"avx512bf16", "avxvnni", "avx512vp2intersect"}),
     ("znver4", "AuthenticAMD", _ICE | {"avx512bf16"}),
-    ("sapphirerapids", "GenuineIntel", _ICE | {"avx512bf16", "avx512fp16", "avxvnni", "amx-tile", "amx-int8", "amx-bf16"}),
+    ("sapphirerapids", "GenuineIntel", _ICE | {"avx512bf16", "avx512fp16", "avxvnni"}),
     ("icelake-server", "GenuineIntel", _ICE),
     ("cascadelake", "GenuineIntel", _V4 | {"avx512vnni"}),
     ("skylake-avx512", "GenuineIntel", _V4),
@@ -140,7 +140,7 @@ def x86(cpuinfo: str) -> Profile:
 
 def without_avx512(features: Iterable[str]) -> tuple[str, ...]:
     """Pieces of AVX-512 are worth nothing where the whole level is not there."""
-    return tuple(f for f in features if "avx512" not in f and "amx" not in f)
+    return tuple(f for f in features if "avx512" not in f)
 
 
 _ARM_ISA = {"asimd": "neon", "asimddp": "dotprod", "asimdhp": "fullfp16", "i8mm": "i8mm", "bf16": "bf16"}
@@ -160,8 +160,8 @@ def arm(cpuinfo: str) -> Profile:
     cpu, needs = _ARM_MODELS.get((fields.get("CPU implementer", ""), fields.get("CPU part", "")), ("generic", frozenset()))
     if not needs <= isa:
         cpu, needs = "generic", frozenset()
-    return Profile(arch="aarch64", triple="aarch64-unknown-linux-gnu", cpu=cpu, features=tuple(f"+{f}" for f in sorted(isa - needs)),
-                   isa=tuple(sorted(isa)), lanes=4, vector_registers=32, cores=cpus(),
+    return Profile(arch="aarch64", triple="aarch64-unknown-linux-gnu", cpu=cpu, isa=tuple(sorted(isa)), lanes=4,
+                   vector_registers=32, features=tuple(f"+{f}" for f in sorted(isa - needs)), cores=cpus(),
                    source=f"detected: part {fields.get('CPU part', 'unknown')}", **caches())
 
 

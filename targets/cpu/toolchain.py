@@ -40,12 +40,12 @@ def triple(device: Device, static: bool = False) -> str:
 
 
 def shared_library(device: Device, sources: Mapping[str, str], objects: Mapping[str, bytes], include: Iterable[Path],
-                   exports: str) -> bytes:
-    """The content of a shared library. sources: C files by name, headers among them; objects: object files by name; include:
-    folders whose `.c` files belong to it; exports: pattern of the symbols that others may see. Raises ToolchainError."""
-    script = {"exports.map": f"{{ global: {exports}; local: *; }};\n"}
+                   name: str) -> bytes:
+    """The content of `lib<name>.so`, of which others see the symbols `<name>_…`. sources: C files by name, headers among them;
+    objects: object files by name; include: folders whose `.c` files belong to it. Raises ToolchainError."""
+    script = {"exports.map": f"{{ global: {name}_*; local: *; }};\n"}
     flags = (*_COMPILE, "-fPIC", "-shared", "-fvisibility=hidden", *_LINK, "-Wl,--version-script=exports.map",
-             *_PAGES.get(device.arch, ()), "-lpthread")
+             f"-Wl,-soname,lib{name}.so", *_PAGES.get(device.arch, ()), "-lpthread")
     return build(triple(device), flags, {**sources, **script}, objects, include)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-
 from burnish.schedules.device import Device
 from burnish.targets.cpu import profile, toolchain
 from burnish.targets.plan import KernelCode, Launch, Place, Plan, Signature
@@ -62,11 +61,12 @@ def sample(device: Device | None = None, name: str = "3-layer net*/", scale: flo
     x, w = (rng.standard_normal((ROWS, COLUMNS), np.float32) for _ in "xw")
     w *= np.float32(scale)
     big = 10**9     # flops, so that the launch is shared out among the threads
+    odd = 'odd */ "name"\\\n'
     launches = (
-        Launch("k_add", (Place("input", 0), Place("weights", 0), Place("arena", 0)), ROWS, 0, ("/a/Add", 'odd */ "name"\\\n'), big, 1),
+        Launch("k_add", (Place("input", 0), Place("weights", 0), Place("arena", 0)), ROWS, 0, ("/a/Add", odd), big, 1),
         Launch("k_relu", (Place("arena", 0), Place("arena", BYTES)), ROWS, 0, ("relu",), 1, 1),
         Launch("k_double", (Place("arena", BYTES), Place("output", 0), Place("output", 1)), ROWS, 400, ("mul ü",), big, 1),
     )
-    plan = Plan(name, (Signature("input.1", (ROWS, COLUMNS), "float32"),),
-                (Signature("y", (ROWS, COLUMNS), "float32"), Signature("n", (ROWS,), "int64")), launches, 2 * BYTES, 400, w.nbytes)
+    outputs = Signature("y", (ROWS, COLUMNS), "float32"), Signature("n", (ROWS,), "int64")
+    plan = Plan(name, (Signature("input.1", (ROWS, COLUMNS), "float32"),), outputs, launches, 2 * BYTES, 400, w.nbytes)
     return Sample(plan, kernels, w, (x,), reference(x, w), device)

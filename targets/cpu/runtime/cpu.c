@@ -21,7 +21,6 @@ enum { EAX, EBX, ECX, EDX };
 /* Which registers the system saves on a context switch (XCR0): without that, the instructions fault. */
 #define YMM 0x06u
 #define ZMM 0xe6u
-#define AMX 0x60000u
 
 /* LLVM's name; CPUID leaf, subleaf, register, bit (Intel SDM volume 2A, AMD APM volume 3 appendix E); state that must be saved. */
 static const struct {
@@ -36,8 +35,7 @@ static const struct {
     {"avx512vpopcntdq", 7, 0, ECX, 14, ZMM}, {"avx512bf16", 7, 1, EAX, 5, ZMM},   {"avx512fp16", 7, 0, EDX, 23, ZMM},
     {"avx512vp2intersect", 7, 0, EDX, 8, ZMM}, {"gfni", 7, 0, ECX, 8, 0},         {"bmi", 7, 0, EBX, 3, 0},
     {"bmi2", 7, 0, EBX, 8, 0},             {"movbe", 1, 0, ECX, 22, 0},           {"popcnt", 1, 0, ECX, 23, 0},
-    {"lzcnt", 0x80000001, 0, ECX, 5, 0},   {"amx-bf16", 7, 0, EDX, 22, AMX},      {"amx-tile", 7, 0, EDX, 24, AMX},
-    {"amx-int8", 7, 0, EDX, 25, AMX},
+    {"lzcnt", 0x80000001, 0, ECX, 5, 0},
 };
 
 static unsigned saved_state(void) {
