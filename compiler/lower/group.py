@@ -98,7 +98,7 @@ class _Group:
                     own = x.indices(len(t.shape))
                     stores.append((value, t.shape, own, t.at(own)))
         # only now, after every read has claimed its buffer: outputs are the last buffers
-        outputs = tuple(Store(self._output(v), *s) for v, *s in stores)     # after every read has claimed its buffer: they come last
+        outputs = tuple(Store(self._output(v), *s) for v, *s in stores)
         return Task("generic", tuple(self.buffers), outputs)
 
     def _anchored(self) -> Task | None:
