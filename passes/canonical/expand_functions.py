@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ..base import GraphPass, Stage
 from ..shapes import alone
+from .fold_constants import FoldConstants
 from .infer_shapes import InferShapes
 from .inline_if import splice
 from .lift_constants import LiftConstants
@@ -54,8 +55,8 @@ class ExpandFunctions(GraphPass):
         function = definition(node, model.opset_imports)
         if function is None:
             return None
-        if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
-            self.miss(node, "its function has a graph as an attribute")
+        if any(a.type == onnx.AttributeProto.GRAPH for n in function.node for a in n.attribute if n.op_type in ("Loop", "Scan")):
+            self.miss(node, "its function is a loop")
             return None
         body = ir.from_proto(instance(function, node, model.opset_imports))
         given = {v.name: v for v in node.inputs if v is not None}
@@ -64,6 +65,7 @@ class ExpandFunctions(GraphPass):
         LiftConstants()(body)
         InferShapes()(body)
         UpgradeOpset()(body)
+        FoldConstants()(body)       # before functions inside are expanded: a Range of constants would become a loop
         for value in body.graph.inputs:
             value.replace_all_uses_with(given[value.name], replace_graph_outputs=True)
         return body
@@ -94,23 +96,35 @@ def instance(function: onnx.FunctionProto, node: ir.Node, opsets: dict[str, int]
     for inner in (o for n in function.node for o in n.output if o and o not in names):
         names[inner] = inner if inner not in taken else f"{inner}/inner"
     del model.graph.node[:]
-    for inner in function.node:
-        new = model.graph.node.add()
-        new.CopyFrom(inner)
-        new.input[:] = [names.get(name, name) for name in inner.input]
-        new.output[:] = [names.get(name, name) for name in inner.output]
-        del new.attribute[:]
-        for attribute in inner.attribute:
-            if attribute.ref_attr_name in attributes:
-                new.attribute.add().CopyFrom(attributes[attribute.ref_attr_name])
-                new.attribute[-1].name = attribute.name
-            elif not attribute.ref_attr_name:
-                new.attribute.add().CopyFrom(attribute)
+    model.graph.node.extend(_renamed(inner, names, attributes) for inner in function.node)
     made = {name for n in model.graph.node for name in n.output}
     kept = [v for v in model.graph.output if v.name in made]
     del model.graph.output[:]
     model.graph.output.extend(kept)
     return model
+
+
+def _renamed(node: onnx.NodeProto, names: dict[str, str], attributes: dict[str, onnx.AttributeProto]) -> onnx.NodeProto:
+    """A copy of the node with other names of values, also in its subgraphs, and with the attributes that it refers to."""
+    new = onnx.NodeProto()
+    new.CopyFrom(node)
+    new.input[:] = [names.get(name, name) for name in node.input]
+    new.output[:] = [names.get(name, name) for name in node.output]
+    del new.attribute[:]
+    for attribute in node.attribute:
+        source = attributes.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
+        if source is None:
+            continue            # refers to an attribute that the call does not have
+        copy = new.attribute.add()
+        copy.CopyFrom(source)
+        copy.name = attribute.name
+        if copy.type == onnx.AttributeProto.GRAPH:
+            nodes = [_renamed(inner, names, attributes) for inner in copy.g.node]
+            del copy.g.node[:]
+            copy.g.node.extend(nodes)
+            for output in copy.g.output:
+                output.name = names.get(output.name, output.name)
+    return new
 
 
 def definition(node: ir.Node, opsets: dict[str, int]) -> onnx.FunctionProto | None:
