@@ -72,8 +72,8 @@ PIPELINE = (
     Phase("fuse", plain(*RECOGNISE, FuseAttention, MergeTransposes, RemoveNoOps, RemoveDeadCode), rounds=4),
     Phase("layout", plain(ChannelsLast)),
     # A LayerNorm over the channels of a map shows itself once the channels are the last axis.
-    Phase("tidy", plain(FuseLayerNorm, SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, RemoveNoOps, MergeEqual, RemoveDeadCode),
-          rounds=8),
+    Phase("tidy", plain(FuseLayerNorm, SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, RemoveNoOps, MergeEqual,
+                        RemoveDeadCode), rounds=8),
 )
 
 

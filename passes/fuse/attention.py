@@ -173,21 +173,26 @@ class _Maker:
         """k from k^T: what the Transpose that made it read, less the swap of the last two axes. torch's dynamo exporter
         transposes between two Reshapes that merge and split the leading axes."""
         dims = shape(x) or ()
-        rank = len(dims)
         wanted = (*dims[:-2], dims[-1], dims[-2])
-        made = maker(x, "Transpose", "Reshape")
-        if made is not None and made.op_type == "Reshape" and (shape(made.inputs[0]) or ())[-2:] == dims[-2:]:
+        made = maker(x, "Reshape")
+        if made is not None and (shape(made.inputs[0]) or ())[-2:] == dims[-2:]:
             flat = maker(made.inputs[0], "Transpose")
-            perm = _perm(flat) if flat is not None else []
-            if flat is not None and flat.inputs[0] is not None and perm == _swapped(len(perm)):
-                return self.reshape(flat.inputs[0], wanted)
-        source, perm = x, _swapped(rank)
-        if made is not None and made.op_type == "Transpose" and made.inputs[0] is not None:
-            outer = _perm(made)
+            if flat is not None:
+                return self.reshape(self.swapped(flat.outputs[0]), wanted)
+        return self.swapped(x)
+
+    def swapped(self, x: ir.Value) -> ir.Value:
+        """x with its last two axes swapped, in at most one Transpose."""
+        dims = shape(x) or ()
+        rank = len(dims)
+        source, perm = x, [*range(rank - 2), rank - 1, rank - 2]
+        made = maker(x, "Transpose")
+        if made is not None and made.inputs[0] is not None:
+            outer = attr(made, "perm") or list(range(rank))[::-1]
             source, perm = made.inputs[0], [outer[i] for i in perm]
         if perm == list(range(rank)):
             return source
-        return self.add(op("Transpose", [source], x, name=f"{self.name}_key", shape=wanted, perm=perm))
+        return self.add(op("Transpose", [source], x, name=f"{self.name}_key", shape=(*dims[:-2], dims[-1], dims[-2]), perm=perm))
 
     def additive(self, keep: ir.Value, low: float, like: ir.Value) -> ir.Value:
         """0 where `keep`, else `low`."""
@@ -215,11 +220,3 @@ class _Maker:
             return total
         target = initializer(self.model, np.array(wanted, np.int64), f"{self.name}_mask_shape")
         return self.add(op("Expand", [total, target], total, name=f"{self.name}_mask", shape=wanted))
-
-
-def _swapped(rank: int) -> list[int]:
-    return [*range(rank - 2), rank - 1, rank - 2]
-
-
-def _perm(transpose: ir.Node) -> list[int]:
-    return list(attr(transpose, "perm") or reversed(range(len(shape(transpose.inputs[0]) or ()))))

@@ -33,16 +33,13 @@ class Form:
     op: str | None = None           # another op of ONNX or, with an overload, of ours
     overload: str = ""
 
-    @property
-    def domain(self) -> str:
-        return DOMAIN if self.overload else ""
-
 
 Rule = Callable[[ir.Node, Perm], Form | None]
 RULES: dict[str, Rule] = {}
 
 # Ops that exist for maps: they ask for channels-last themselves. Convolutions insist on it, since their kernels know no other
 # order; the others take it where that saves more than the transposes around them cost.
+OURS = frozenset({"SiLU"})          # ops of our own that any order suits
 INSISTENT = frozenset({"Conv", "ConvInteger", "ConvTranspose", "QLinearConv"})
 SEEDS = frozenset({*SPATIAL, "GlobalAveragePool", "GlobalMaxPool", "Resize"})
 
@@ -57,7 +54,7 @@ def asks(node: ir.Node) -> bool:
 
 def form(node: ir.Node, order: Perm) -> Form | None:
     """The form of a node whose frame is stored in `order`; None where there is none. Shapes must be static."""
-    rule = RULES.get(node.op_type) if node.domain == "" else None
+    rule = RULES.get(node.op_type) if node.domain == (DOMAIN if node.op_type in OURS else "") else None
     if rule is None or any(v is not None and shape(v) is None for v in (*node.inputs, *node.outputs)):
         return None
     return rule(node, order)
@@ -145,7 +142,7 @@ ELEMENTWISE = frozenset({
     "BitwiseOr", "BitwiseXor", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor",
     "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less",
     "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal",
-    "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum",
+    "Relu", "Round", "Selu", "Shrink", "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum",
     "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
 })
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..base import GraphPass, Stage, constant, initializer, op, shape
+from ..base import DOMAIN, GraphPass, Stage, constant, initializer, op, shape
 from ..functions import add_function
 from .choose import choose
 from .forms import Form
@@ -80,11 +80,12 @@ class _Rewrite:
         changed = ir.convenience.convert_attributes({k: v for k, v in form.attributes.items() if v is not None})
         outputs = [ir.Value(name=f"{v.name}_last" if v.name else None, type=v.type, shape=ir.Shape(permuted(_dims(v), p)))
                    for v, p in zip(node.outputs, form.outputs, strict=True)]
-        new = ir.Node(form.domain, form.op or node.op_type, inputs, [*attributes.values(), *changed], overload=form.overload,
-                      outputs=outputs, name=node.name, version=None if form.domain else node.version,
+        domain = DOMAIN if form.overload else node.domain
+        new = ir.Node(domain, form.op or node.op_type, inputs, [*attributes.values(), *changed], overload=form.overload,
+                      outputs=outputs, name=node.name, version=None if form.overload else node.version,
                       metadata_props=dict(node.metadata_props))
         self.graph.insert_before(node, new)
-        if form.domain:
+        if form.overload:
             add_function(self.model, new.op_type, len(form.outputs[0]))
         for old, value, order in zip(node.outputs, outputs, form.outputs, strict=True):
             self.stored[old] = value, order

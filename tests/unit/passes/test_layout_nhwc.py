@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from burnish.passes.fuse.silu import FuseSiLU
 from burnish.passes.layout.nhwc import ChannelsLast
 from burnish.passes.layout.perms import through_reshape
 from harness import check, load, ops
@@ -206,3 +207,14 @@ def test_orders_through_reshape() -> None:
         x = rng.random(sizes)
         if q is not None:
             np.testing.assert_array_equal(x.transpose(p).ravel(), x.reshape(target).transpose(q).ravel())
+
+
+def test_our_own_pointwise_ops_follow() -> None:
+    m = check(net(f"""
+        a = Conv<{SAME}>(x, w)
+        s = Sigmoid(a)
+        b = Mul(a, s)
+        c = Conv<{SAME}>(b, v)
+        y = GlobalAveragePool(c)""",
+        "float[1,3,6,5] x", "float[1,4,1,1] y", w=(8, 3, 3, 3), v=(4, 8, 3, 3)), FuseSiLU(), ChannelsLast())
+    assert transposes(m) == 1 and "SiLU" in ops(m)
