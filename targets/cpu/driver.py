@@ -14,7 +14,7 @@ RUNTIME = Path(__file__).parent / "runtime"
 MAX_TILES = 1 << 30     # tile numbers are int32 and run a little past the end
 MAX_NAME = 64
 
-# Names that would make `<name>_create` and the like something else: C's keywords, prefixes of the C library, its libraries, our own.
+# Names that would make `<name>_create` or `lib<name>.so` something else: C's keywords, what systems have, and our own.
 _RESERVED = frozenset({
     "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for",
     "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct",
@@ -121,7 +121,7 @@ int {n}_profile({n}_model *model, const void *const inputs[], void *const output
 /* Ends the threads and frees everything. Null is allowed. */
 void {n}_destroy({n}_model *model);
 
-/* How many threads work on a run. */
+/* How many threads work on a run: 1 where nothing in the model is worth sharing out. */
 int {n}_threads(const {n}_model *model);
 
 /* Number 0, 1, …; null past the end. */

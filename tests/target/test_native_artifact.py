@@ -65,7 +65,8 @@ def test_the_manifest_tells_all(made: Sample, folder: Path) -> None:
 def test_the_header_is_c_and_cpp(folder: Path, tmp_path: Path) -> None:
     for compiler, standard in (("cc", "c99"), ("c++", "c++11")):
         user = tmp_path / f"user.{compiler.replace('+', 'p')}".replace(".cc", ".c")
-        user.write_text(f'#include "{NAME}.h"\nint use({NAME}_model *m);\nint use({NAME}_model *m) {{ return {NAME}_threads(m); }}\n')
+        user.write_text(f'#include "{NAME}.h"\nint threads({NAME}_model *m);\n'
+                        f'int threads({NAME}_model *m) {{ return {NAME}_threads(m); }}\n')
         subprocess.run([sys.executable, "-m", "ziglang", compiler, f"-std={standard}", "-Wall", "-Wextra", "-pedantic", "-Werror",
                         "-I", folder, "-c", user, "-o", tmp_path / "user.o"], check=True)
 

@@ -210,3 +210,13 @@ def test_a_library_for_a_better_cpu_says_so(made: Sample, tmp_path: Path) -> Non
 def test_the_toolchain_names_the_first_error(made: Sample) -> None:
     with pytest.raises(toolchain.ToolchainError, match="undeclared identifier 'oops'"):
         toolchain.build(toolchain.triple(made.device), ("-c",), {"a.c": "int f(void) { return oops; }"}, {}, ())
+
+
+def test_a_short_life_ends(made: Sample, tmp_path: Path) -> None:
+    """A last launch that only one thread does, and the end right after it: workers must not miss that they are to stop."""
+    launches = (*made.plan.launches[:2], replace(made.plan.launches[2], flops=1))
+    folder = artifact.write(replace(made.plan, launches=launches), *made.arguments[1:], tmp_path / "net")
+    copy = folder / "example"
+    subprocess.run(["make", "-s", "example"], cwd=folder, check=True)
+    for _ in range(200):
+        subprocess.run([copy, f"{NAME}.weights", "2", "sample/input_0.bin", os.devnull, os.devnull], cwd=folder, check=True, timeout=20)

@@ -65,9 +65,9 @@ static void walk(void *context, int thread) {
             share(m, n, thread, scratch);
         else if (thread == 0)
             launch->run(&m->memory, scratch, 0, launch->tiles);
-        /* Serial launches in a row need no barrier: thread 0 does them all. Nor does the last one: only thread 0 returns to a caller. */
-        int next_is_shared = n + 1 < p->launch_count && !p->launches[n + 1].serial;
-        if (m->team && (!serial || next_is_shared))
+        /* Serial launches in a row need no barrier: thread 0 does them all. */
+        int next_is_serial = n + 1 < p->launch_count && p->launches[n + 1].serial;
+        if (m->team && !(serial && next_is_serial))
             burnish_team_barrier(m->team);
         if (thread == 0 && m->seconds) {
             double end = now();
@@ -135,13 +135,21 @@ static burnish_model *allocate(const burnish_program *p, int threads) {
     return m;
 }
 
+/* How many threads have something to do, of `threads` or of as many as there are CPUs. */
+static int useful_threads(const burnish_program *p, int threads) {
+    for (int n = 0; n < p->launch_count; n++)
+        if (!p->launches[n].serial)
+            return threads ? threads : burnish_cpu_count();
+    return 1;
+}
+
 int burnish_create(burnish_model **model, const burnish_program *program, const char *weights_path, int threads) {
     if (!model || !weights_path || threads < 0 || threads > MAX_THREADS)
         return BURNISH_ARGUMENT;
     *model = NULL;
     if (!burnish_cpu_has(program->isa))
         return BURNISH_CPU;
-    burnish_model *m = allocate(program, threads ? threads : burnish_cpu_count());
+    burnish_model *m = allocate(program, useful_threads(program, threads));
     if (!m)
         return BURNISH_MEMORY;
     int error = burnish_weights_open(weights_path, program->weight_bytes, program->weight_id, &m->memory.weights);
