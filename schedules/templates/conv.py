@@ -246,8 +246,8 @@ def _reduce(s: Shape, knobs: Knobs, device: Device, tile: rt.Tile, x: Any, at: P
         """tap: offset in x; k: number of the step."""
         weights = panel + k * width
         if knobs.ahead:
-            for v in range(tile.vectors):
-                prefetch(w, weights + knobs.ahead + v * device.lanes)
+            for o in range(0, tile.pitch, rt.LINE):
+                prefetch(w, weights + knobs.ahead + o)
         tile.multiply(lambda r: x[tap + pixel(r)], lambda v: ld(w, weights + v * device.lanes, device.lanes))
 
     with T.serial(0, s.kh) as ky:

@@ -1,13 +1,13 @@
 """Direct convolution to very few channels (masks, RGB images): the lanes are input channels, not output channels.
 
 The register tile is `wide` pixels x all output channels of vector accumulators; each step multiplies a vector of a pixel's
-channels by the same channels of the weights, packed [OC][KH][KW][IC]; the lanes are summed at the end. Padding, blocks of rows and
-tiles as in `conv`, where a single channel would take as long as `lanes` of them.
+channels by the same channels of the weights, packed [OC][KH][KW][IC]; the lanes are summed at the end. Padding, blocks of rows
+and tiles as in `conv`, where a single channel would take as long as `lanes` of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..device import Device
@@ -41,8 +41,8 @@ class NarrowConv(DirectConv):
         blocks, outputs = up(s.oh, rows), knobs.wide * s.oc
         step = max(outputs, knobs.wide + s.oc, rt.LATENCY) + 0.1 * (knobs.wide + s.oc)
         tile = s.reduction / device.lanes * step + outputs * (2 * device.lanes + rt.weight(task.stores)) + 10 * s.kh + 20
-        copied = s.rows_in(rows) * s.columns_in * s.channels if s.padded else 0
-        copied *= (2 if copied * 8 < device.l2_kib * 1024 else 6) / device.lanes
+        block = s.rows_in(rows) * s.columns_in * s.channels
+        copied = block / device.lanes * (2 if block * 8 < device.l2_kib * 1024 else 6) if s.padded else 0.0
         count = self.tiles(task, knobs, device)
         return s.n * blocks * (rows * up(s.ow, knobs.wide) * tile + copied) * up(count, device.cores) * device.cores / count
 
@@ -76,11 +76,16 @@ class NarrowConv(DirectConv):
                     at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.channels))
                     sums = _sums(s, knobs.wide, device.lanes, x, at, pitch, weights)
                     for p in range(knobs.wide):
+                        pixel = {"i0": n, "i1": first + y, "i2": column + p}
                         for o in range(s.oc):
-                            env = {"i0": n, "i1": first + y, "i2": column + p, "acc": sums[p * s.oc + o]}
-                            rt.emit_vector(kernel, stores, 1, lambda lane, env=env: env, "i3", T.int32(o), 1)
+                            known = {**pixel, "acc": sums[p * s.oc + o]}
+                            rt.emit_vector(kernel, stores, 1, constantly(known), "i3", T.int32(o), 1)
 
         return kernel.write(body)
+
+
+def constantly(known: Mapping[str, PrimExpr]) -> Callable[[PrimExpr], Mapping[str, PrimExpr]]:
+    return lambda _: known
 
 
 def _sums(s: Shape, wide: int, lanes: int, x: Any, at: PrimExpr, pitch: int, w: Any) -> Any:

@@ -277,7 +277,7 @@ def _row_tiles(kernel: Kernel, task: Task, knobs: Knobs, device: Device, b: Prim
         tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes)
         with T.serial(0, p.k) as k:
             if ahead:
-                for v in range(tile.vectors):
-                    prefetch(ahead[0], ahead[1](k) + v * device.lanes)
+                for o in range(0, tile.pitch, rt.LINE):
+                    prefetch(ahead[0], ahead[1](k) + o)
             tile.multiply(lambda r: x(i, r, k), partial(weights, k))
         tile.finish(lambda r: {"i0": b, "i1": first + i + r}, "i2", q * width, width)

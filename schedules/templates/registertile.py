@@ -26,6 +26,7 @@ HEAVY = frozenset({"exp", "log", "erf", "tanh", "sigmoid", "sin", "cos", "tan", 
                    "acosh", "atanh", "pow"})     # polynomials of some twenty instructions
 INLINE = 320        # vector instructions of epilogue up to which every accumulator gets its own copy, else they are looped over
 MISS = 4 / 64       # of a byte from the next level of cache, in multiply-adds, where prefetching hides most of it
+LINE = 16           # floats of a cache line
 LATENCY = 8         # independent accumulators that keep two multipliers of four cycles' latency busy
 
 
