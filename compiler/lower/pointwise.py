@@ -34,6 +34,7 @@ from ...schedules.expr import (
     sqrt,
     unary,
 )
+from ...schedules.task import ITEMSIZE
 from .registry import POINTWISE, Context, lowering
 from .tensor import Tensor
 
@@ -50,16 +51,16 @@ def widen(x: Expr) -> Expr:
     return cast(x, "float32") if x.dtype == "float16" else x
 
 
-def pointwise(op: str, function: Function) -> None:
+def pointwise(op: str, function: Function, domain: str = "") -> None:
     """Registers an op that is one expression of its inputs."""
-    lowering(op, kind=POINTWISE)(lambda ctx: elementwise(ctx, function))
+    lowering(op, kind=POINTWISE, domain=domain)(lambda ctx: elementwise(ctx, function))
 
 
 def parametric(op: str, function: Function, **defaults: float) -> None:
-    """Registers an op of one input whose attributes are passed by name."""
+    """Registers an op whose attributes are passed by name."""
     def lower(ctx: Context) -> Tensor:
         attributes = {name: ctx.attr(name, default) for name, default in defaults.items()}
-        return elementwise(ctx, lambda x: function(x, **attributes))
+        return elementwise(ctx, lambda *xs: function(*xs, **attributes))
     lowering(op, kind=POINTWISE)(lower)
 
 
@@ -77,7 +78,8 @@ def divide(x: Expr, y: Expr) -> Expr:
 def modulo(x: Expr, y: Expr, truncated: bool) -> Expr:
     """The remainder with the divisor's sign, or, if `truncated` (C's fmod), with the dividend's."""
     if x.dtype in FLOATS:
-        return float_modulo(x, y)
+        rest = float_modulo(x, y)
+        return rest if truncated else select(logical("and", not_equal(rest, 0), not_equal(rest < 0, y < 0)), rest + y, rest)
     return Expr("truncmod" if truncated else "floormod", (x, _divisor(y)), x.dtype)
 
 
@@ -149,11 +151,10 @@ def _let_nan_through(function: Function, x: Expr, y: Expr) -> Expr:
 
 
 def shift(op: str, x: Expr, y: Expr) -> Expr:
-    """Shifts past the width of the type give 0 (C leaves them undefined)."""
-    width = int(x.dtype.removeprefix("uint"))
-    if is_const(y):
-        return Expr(op, (x, y), x.dtype) if y.value < width else const(0, x.dtype)
-    return select(y < width, Expr(op, (x, minimum(y, width - 1)), x.dtype), 0)
+    """Shifts past the width of the type leave nothing but the sign (C leaves them undefined)."""
+    width = 8 * ITEMSIZE[x.dtype]
+    shifted = Expr(op, (x, y if is_const(y) and y.value < width else minimum(y, width - 1)), x.dtype)
+    return shifted if op == "shr" and x.dtype.startswith("int") else select(y < width, shifted, 0)
 
 
 pointwise("Add", lambda x, y: x + y)
@@ -175,8 +176,6 @@ for _name in ("Abs", "Sign", "Sqrt", "Exp", "Log", "Floor", "Ceil", "Round", "Er
 @lowering("Mod", kind=POINTWISE)
 def mod(ctx: Context) -> Tensor:
     truncated = bool(ctx.attr("fmod", 0))
-    if ctx.output_dtype() in FLOATS and not truncated:
-        ctx.refuse("Mod of floats needs fmod=1", "ONNX defines Mod of floats only as C's fmod")
     return elementwise(ctx, lambda x, y: modulo(x, y, truncated))
 
 
@@ -251,6 +250,8 @@ parametric("Selu", lambda x, alpha, gamma: gamma * elu(x, alpha), alpha=1.673263
 parametric("ThresholdedRelu", lambda x, alpha: select(x > alpha, x, 0), alpha=1.0)
 parametric("HardSigmoid", lambda x, alpha, beta: clip(alpha * x + beta, 0, 1), alpha=0.2, beta=0.5)
 parametric("Swish", lambda x, alpha: x * sigmoid(x if alpha == 1 else x * alpha), alpha=1.0)
+parametric("SwiGLU", lambda a, b, alpha: a * sigmoid(a if alpha == 1 else a * alpha) * b, alpha=1.0)
+pointwise("SiLU", lambda x: x * sigmoid(x), domain="burnish")
 parametric("Shrink", shrink, lambd=0.5, bias=0.0)
 
 
@@ -310,10 +311,15 @@ def cast_(ctx: Context) -> Tensor:
 
 @lowering("BitCast", kind=POINTWISE)
 def bit_cast(ctx: Context) -> Tensor:
+    """The same bits; a bool is the byte 0 or 1."""
     dtype = ctx.output_dtype()
-    if "bool" in (dtype, ctx.input(0).dtype):
-        ctx.refuse("bool has no bits of its own", "compare or Cast instead")
-    return ctx.input(0).map(lambda x: x if x.dtype == dtype else Expr("reinterpret", (x,), dtype), dtype)
+
+    def function(x: Expr) -> Expr:
+        x = cast(x, "uint8") if x.dtype == "bool" else x
+        if dtype == "bool":
+            return not_equal(x, 0)
+        return x if x.dtype == dtype else Expr("reinterpret", (x,), dtype)
+    return ctx.input(0).map(function, dtype)
 
 
 @lowering("Dropout", kind=POINTWISE)
