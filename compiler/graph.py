@@ -24,8 +24,8 @@ class GraphView:
                     self.edges.add_edge(producer, node)
 
     def consumers(self, value: ir.Value) -> list[ir.Node]:
-        """Each node that reads the value, once, in order."""
-        return sorted({use.node for use in value.uses()}, key=self.place.__getitem__)
+        """Each node of the graph that reads the value, once, in order (a branch that was dropped may still name it)."""
+        return sorted({use.node for use in value.uses() if use.node in self.place}, key=self.place.__getitem__)
 
     def descendants(self, node: ir.Node) -> set[ir.Node]:
         return nx.descendants(self.edges, node)

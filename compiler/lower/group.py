@@ -104,10 +104,9 @@ class _Group:
     def _anchored(self) -> Task | None:
         anchor_node = self.group.anchor
         assert anchor_node is not None
-        at = self.group.nodes.index(anchor_node)
         behind = self._behind(anchor_node)
-        for node in self.group.nodes[:at]:
-            if node not in behind:
+        for node in self.group.nodes:
+            if node is not anchor_node and node not in behind:
                 self._compute(node)
         anchor = self._lower(anchor_node)
         if anchor is None:
