@@ -19,7 +19,7 @@ from tvm.tirx.script import builder as T
 
 from .device import Device
 from .expr import Expr, post_order
-from .mathlib import MATH
+from .mathlib import MATH, dtype_of, like, wide
 from .task import Task
 
 PrimExpr = Any
@@ -126,7 +126,7 @@ class Kernel:
         for e in order:
             args = [done[id(a)] for a in e.args]
             x = self._node(e, args, env, arrays or {})
-            if uses.get(id(e), 0) > 1 and e.op not in ("const", "var"):
+            if uses.get(id(e), 0) > 1 and e.op not in ("const", "var") and e.dtype != "bool":   # TVM cannot bind a vector of bool
                 x = T.Bind(x)
             done[id(e)] = x
         return done[id(root)]
@@ -161,7 +161,6 @@ def put(array: Array, offset: PrimExpr, value: PrimExpr, dtype: str) -> None:
 _BINARY: dict[str, Callable[[PrimExpr, PrimExpr], PrimExpr]] = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
     "floordiv": tirx.floordiv, "floormod": tirx.floormod, "truncmod": tirx.truncmod,
-    "max": lambda a, b: T.max(a, b), "min": lambda a, b: T.min(a, b),
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
     "eq": lambda a, b: tirx.EQ(a, b), "ne": lambda a, b: tirx.NE(a, b),
     "and": lambda a, b: tirx.And(a, b), "or": lambda a, b: tirx.Or(a, b),
@@ -183,11 +182,11 @@ def node(e: Expr, a: list[PrimExpr]) -> PrimExpr:
     if e.op == "not":
         return tirx.Not(a[0])
     if e.op == "neg":
-        return constant(0, e.dtype) - a[0] if not e.dtype.startswith("float") else a[0] * constant(-1, e.dtype)
+        return a[0] * like(-1, a[0]) if e.dtype.startswith("float") else like(0, a[0]) - a[0]
     if e.op == "cast":
         return cast(a[0], e.args[0].dtype, e.dtype)
     if e.op == "reinterpret":
-        return T.reinterpret(e.dtype, a[0])
+        return T.reinterpret(wide(e.dtype, dtype_of(a[0])[1]), a[0])
     if e.op == "bitnot":
         return ~a[0]
     return MATH[e.op](*a)
@@ -198,11 +197,12 @@ def constant(value: Any, dtype: str) -> PrimExpr:
 
 
 def cast(x: PrimExpr, source: str, dtype: str) -> PrimExpr:
+    to = wide(dtype, dtype_of(x)[1])
     if source == "bool":
-        return tirx.Select(x, constant(1, dtype), constant(0, dtype))
+        return tirx.Select(x, tirx.const(1, to), tirx.const(0, to))
     if dtype == "bool":
-        return tirx.NE(x, constant(0, source))
-    return x.astype(dtype)
+        return tirx.NE(x, like(0, x))
+    return x.astype(to)
 
 
 # ---- Lowering ----------------------------------------------------------------------------------------------------------
