@@ -42,16 +42,18 @@ class ExpandFunctions(GraphPass):
             node = work.pop()
             if ((node.domain, node.op_type) in self.keep and not rare(node)) or node.graph is None:
                 continue
-            body = self._body(node, model)
-            if body is None:
+            found = self._body(node, model)
+            if found is None:
                 continue
-            inner = list(body.graph)
-            splice(body.graph, node, model)
+            body, names = found
+            inner, made = list(body.graph), dict(zip(names, body.graph.outputs, strict=True))
+            splice(body.graph, [made.get(v.name) for v in node.outputs], node, model)
             work += inner
             changed = True
         return changed
 
-    def _body(self, node: ir.Node, model: ir.Model) -> ir.Model | None:
+    def _body(self, node: ir.Node, model: ir.Model) -> tuple[ir.Model, list[str]] | None:
+        """The body, and which output of the node each of its outputs is, by name."""
         function = definition(node, model.opset_imports)
         if function is None:
             return None
@@ -59,6 +61,7 @@ class ExpandFunctions(GraphPass):
             self.miss(node, "its function is a loop")
             return None
         body = ir.from_proto(instance(function, node, model.opset_imports))
+        names = [v.name or "" for v in body.graph.outputs]
         given = {v.name: v for v in node.inputs if v is not None}
         for value in body.graph.inputs:
             value.const_value = given[value.name].const_value
@@ -68,7 +71,7 @@ class ExpandFunctions(GraphPass):
         FoldConstants()(body)       # before functions inside are expanded: a Range of constants would become a loop
         for value in body.graph.inputs:
             value.replace_all_uses_with(given[value.name], replace_graph_outputs=True)
-        return body
+        return body, names
 
 
 def rare(node: ir.Node) -> bool:

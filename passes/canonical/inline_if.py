@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from ..base import NodePass, Stage, constant, replace_all
@@ -19,16 +21,15 @@ class InlineIf(NodePass):
             self.miss(node, "the condition is computed at run time")
             return False
         branch = node.attributes["then_branch" if condition.reshape(()).item() else "else_branch"].as_graph()
-        splice(branch, node, model)
+        splice(branch, list(branch.outputs), node, model)
         return True
 
 
-def splice(body: ir.Graph, node: ir.Node, model: ir.Model) -> None:
-    """Moves the nodes and constants of `body` to where `node` stands, and lets its outputs be those of the node.
+def splice(body: ir.Graph, results: Sequence[ir.Value | None], node: ir.Node, model: ir.Model) -> None:
+    """Moves the nodes and constants of `body` to where `node` stands, and lets `results` be the outputs of the node.
 
     The inputs of `body` have been replaced already. New names start with the node's.
     """
-    results = list(body.outputs)
     body.outputs.clear()
     prefix = node.name or node.op_type
     for name, value in list(body.initializers.items()):

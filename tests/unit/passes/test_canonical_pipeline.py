@@ -1,4 +1,4 @@
-"""The whole pipeline on exported models: onnx's own light ones (all weights constant) and pieces with all the troubles at once."""
+"""The whole pipeline: onnx's own light models, and a piece with all the troubles at once."""
 
 from pathlib import Path
 
@@ -42,7 +42,8 @@ def test_every_pass_takes_part():
     model = proto("""<ir_version: 8, opset_import: ["": 11]> g (float[1,3,8,8] x) => (float[1,5] y) <
         float[4,3,3,3] w = {0}, float[4] c = {1, 2, 3, 4}, float[4,5] f = {0}, float[5] b = {1, 2, 3, 4, 5}, bool yes = {1}> {
         pads = Constant<value = int64[8] {0, 0, 1, 1, 0, 0, 1, 1}>()  zero = Constant<value = float {0.0}>()
-        six = Constant<value = float {6.0}>()  p = Pad(x, pads)  d = Dropout<ratio = 0.1>(p)  a = Conv(d, w)  n = BatchNormalization(a, c, c, c, c)
+        six = Constant<value = float {6.0}>()  p = Pad(x, pads)  d = Dropout<ratio = 0.1>(p)
+        a = Conv(d, w)  n = BatchNormalization(a, c, c, c, c)
         k = Clip(n, zero, six)  s = Shape(k)  i = Constant<value = int64[1] {1}>()  ch = Gather<axis = 0>(s, i)
         minus = Constant<value = int64[1] {-1}>()  to = Concat<axis = 0>(minus, ch)
         pool = GlobalAveragePool(k)  r = Reshape(pool, to)  g = Gemm(r, f, b)
