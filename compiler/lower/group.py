@@ -163,11 +163,9 @@ class _Group:
                 value = self.tensors[carried].at(index)
             else:
                 result = self._lower(n)
-                if result is None:
-                    continue
-                assert isinstance(result, Tensor)
+                assert result is None or isinstance(result, Tensor)
                 place[out] = reindex(index, shape_of(carried), shape_of(out))
-                value = result.at(place[out])
+                value = result.at(place[out]) if result is not None else x.const(0, dtype_of(out))
             self.tensors[out] = _standing(out, value)
         last = self.group.outputs[0]
         return (place[last], self.tensors[last].at(place[last])) if last in place else ((), None)
@@ -179,8 +177,8 @@ class _Group:
 
     def _compute(self, node: ir.Node) -> None:
         result = self._lower(node)
-        if result is None:
-            return
+        if result is None:      # refused: go on with anything in its place, to find what else would be
+            result = [_standing(v, x.const(0, dtype_of(v))) for v in node.outputs]
         results = [result] if isinstance(result, Tensor) else result
         assert not isinstance(results, Anchor | Pieces), node.op_type
         for v, t in zip(node.outputs, results, strict=True):
