@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from ..schedules.device import Device
-from ..targets.cpu import execute
-from .driver import Progress, compile_model, prepare, silent
-from .lower.registry import LOWERINGS
+from ..targets.cpu import artifact, loader
+from .driver import Compiled, Progress, compile_model, prepare, silent
 from .partition import partition
 from .sample import reference
 from .verify import Difference, difference
@@ -50,19 +51,21 @@ def compare(load: Callable[[], ir.Model], inputs: Mapping[str, np.ndarray], devi
     names = [str(v.name) for v in model.graph.outputs]
     passes = tuple(difference(n, g, e) for n, g, e in zip(names, reference(model, inputs), expected, strict=True))
     groups = partition(model).groups
+    made = [(v, tuple(f"{n.op_type} {n.name}" for n in g.nodes)) for g in groups for v in g.outputs]
     outputs = set(model.graph.outputs)
-    exposed = [(v, g) for g in groups for v in g.outputs if v not in outputs]
-    nodes = {str(v.name): tuple(f"{n.op_type} {n.name}" for n in g.nodes) for g in groups for v in g.outputs}
-    for v, _ in exposed:
-        model.graph.outputs.append(v)
-    values = reference(model, inputs, optimize=False)
-    wanted = {str(v.name): a for v, a in zip(model.graph.outputs, values, strict=True)}
-    compiled = compile_model(model, device, "compare", progress)
-    got = execute(compiled.plan, compiled.kernels, compiled.weights, inputs, device)
-    order = [str(v.name) for g in groups for v in g.outputs]
-    return Comparison(passes, tuple(Layer(nodes[n], difference(n, got[n], wanted[n])) for n in order if n in got and n in wanted))
+    for v, _ in made:
+        if v not in outputs:
+            model.graph.outputs.append(v)
+    wanted = dict(zip([str(v.name) for v in model.graph.outputs], reference(model, inputs, optimize=False), strict=True))
+    got = run(compile_model(model, device, "compare", progress), list(inputs.values()), list(wanted.values()))
+    layers = (Layer(nodes, difference(str(v.name), got[str(v.name)], wanted[str(v.name)])) for v, nodes in made)
+    return Comparison(passes, tuple(layers))
 
 
-def lowered_ops() -> list[str]:
-    """Every op that has a lowering, as domain::name."""
-    return sorted(f"{domain}::{op}" if domain else op for domain, op in LOWERINGS)
+def run(compiled: Compiled, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The compiled model's outputs by name, through an artifact that is thrown away. outputs: of the right shapes and dtypes."""
+    with tempfile.TemporaryDirectory(prefix="burnish-compare-") as folder:
+        path = artifact.write(compiled.plan, compiled.kernels, compiled.weights, inputs, outputs, compiled.device, Path(folder) / "out")
+        with loader.load(path) as model:
+            got = model(*inputs)
+    return dict(zip([s.name for s in compiled.plan.outputs], got if isinstance(got, tuple) else (got,), strict=True))
