@@ -39,6 +39,7 @@ from .fuse.layer_norm import FuseLayerNorm
 from .fuse.rms_norm import FuseRMSNorm
 from .fuse.silu import FuseSiLU
 from .fuse.softmax import FuseSoftmax
+from .layout.absorb_flatten import AbsorbFlatten
 from .layout.nhwc import ChannelsLast
 
 
@@ -70,7 +71,7 @@ PIPELINE = (
         *plain(LiftConstants, FoldConstants, InlineIf, FoldPad, FoldAffine, DecomposeConvTranspose, MergeReshapes,
                MergeTransposes, RemoveNoOps, MergeEqual, RemoveDeadCode)), rounds=16),
     Phase("fuse", plain(*RECOGNISE, FuseAttention, MergeTransposes, RemoveNoOps, RemoveDeadCode), rounds=4),
-    Phase("layout", plain(ChannelsLast)),
+    Phase("layout", plain(ChannelsLast, AbsorbFlatten)),
     # A LayerNorm over the channels of a map shows itself once the channels are the last axis.
     Phase("tidy", plain(FuseLayerNorm, SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, RemoveNoOps, MergeEqual,
                         RemoveDeadCode), rounds=8),

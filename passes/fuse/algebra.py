@@ -6,11 +6,11 @@ All functions look only through values that are read once: what something else r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from ..base import maker, only_use, replace, scalar
+from ..base import maker, only_use, scalar
 
 Polynomial = dict[int, float]       # power -> coefficient
 DEGREE = 4
@@ -123,15 +123,3 @@ def close(found: Mapping[int, float] | None, wanted: Mapping[int, float], like: 
     tolerance = 5e-6 if like.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE) else 4e-3
     return found is not None and all(
         math.isclose(found.get(p, 0.0), wanted.get(p, 0.0), rel_tol=tolerance, abs_tol=1e-12) for p in {*found, *wanted})
-
-
-def fuse(old: ir.Node, new: Iterable[ir.Node], result: ir.Value) -> None:
-    """Puts `new` in place of `old`, and removes what only `old` needed."""
-    work = [v.producer() for v in old.inputs if v is not None]
-    replace(old, new, result)
-    while work:
-        node = work.pop()
-        if node is None or node.graph is None or any(v.uses() or v.is_graph_output() for v in node.outputs):
-            continue
-        work += [v.producer() for v in node.inputs if v is not None]
-        node.graph.remove(node, safe=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, attr, constant, initializer, maker, op, scalar, shape
-from .algebra import fuse, inner
+from ..base import NodePass, Stage, attr, constant, initializer, maker, op, replace, scalar, shape
+from .algebra import inner
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class FuseAttention(NodePass):
         build.nodes.append(op("Attention", [q, k, value] + ([mask] if mask is not None else []), y, name=y.name or "attention",
                               shape=full, scale=scores.scale))
         out = build.nodes[-1].outputs[0]
-        fuse(node, build.nodes, out if full == result else build.reshape(out, result))
+        replace(node, build.nodes, out if full == result else build.reshape(out, result))
         return True
 
 
@@ -89,10 +89,14 @@ def _scores(value: ir.Value | None, build: _Maker) -> Scores | None:
     masks: list[ir.Value] = []
     factor = 1.0
     while value is not None:
-        node = inner(value, "Add", "Mul", "Div", "MatMul", "Where", "Identity")
+        node = inner(value, *_STEPS)
         if node is None:
             return None
         match node.op_type:
+            case "Reshape":
+                if _core(node.inputs[0]) != _core(value):
+                    return None
+                value = node.inputs[0]
             case "MatMul":
                 (q, a), (k, b) = _unscaled(node.inputs[0]), _unscaled(node.inputs[1])
                 return None if q is None or k is None else Scores(q, k, factor * a * b, tuple(masks))
@@ -101,15 +105,17 @@ def _scores(value: ir.Value | None, build: _Maker) -> Scores | None:
                     return None         # the mask would be scaled too
                 side = next((i for i in (0, 1) if _leads_to_product(node.inputs[i])), None)
                 other = node.inputs[1 - side] if side is not None else None
-                if side is None or other is None or shape(node.inputs[side]) != shape(value):
+                if side is None or other is None or shape(node.inputs[side]) != shape(value) or len(_core(other) or ()) > 4:
                     return None
                 masks.append(other)
                 value = node.inputs[side]
             case "Where":
-                low, same = scalar(node.inputs[2]), shape(node.inputs[1]) == shape(value)
-                if factor != 1 or low is None or low > -1e9 or node.inputs[0] is None or not same:
+                keep, low = node.inputs[0], scalar(node.inputs[2])
+                if factor != 1 or low is None or low > -1e9 or keep is None:
                     return None
-                masks.append(build.additive(node.inputs[0], low, value))
+                if shape(node.inputs[1]) != shape(value) or len(_core(keep) or ()) > 4:
+                    return None
+                masks.append(build.additive(keep, low, value))
                 value = node.inputs[1]
             case _:
                 value, by = _unscaled_once(node)
@@ -117,10 +123,24 @@ def _scores(value: ir.Value | None, build: _Maker) -> Scores | None:
     return None
 
 
+_STEPS = ("Add", "Mul", "Div", "MatMul", "Where", "Identity", "Reshape")
+
+
+def _core(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape without leading axes of size 1: windowed attention adds its mask between Reshapes that give and take one."""
+    dims = shape(value)
+    while dims and dims[0] == 1:
+        dims = dims[1:]
+    return dims
+
+
 def _leads_to_product(value: ir.Value | None) -> bool:
-    while (node := inner(value, "Add", "Mul", "Div", "MatMul", "Where", "Identity")) is not None:
+    while (node := inner(value, *_STEPS)) is not None:
         if node.op_type == "MatMul":
             return True
+        if node.op_type == "Reshape":
+            value = node.inputs[0] if _core(node.inputs[0]) == _core(value) else None
+            continue
         if node.op_type == "Add":
             return any(_leads_to_product(v) for v in node.inputs)
         value = node.inputs[1] if node.op_type == "Where" else _unscaled_once(node)[0]
@@ -209,7 +229,7 @@ class _Maker:
             dims = np.broadcast_shapes(shape(total) or (), shape(m) or ())
             total = self.add(op("Add", [total, m], total, name=f"{self.name}_masks", shape=dims))
         dims = shape(total) or ()
-        full = (1,) * (4 - len(dims)) + dims
+        full = (1,) * (4 - len(dims)) + dims[max(0, len(dims) - 4):]
         wanted = (*full[:2], *scores[-2:])
         array = constant(total)
         if array is not None and wanted != dims:

@@ -6,8 +6,8 @@ import math
 
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, op, shape
-from .algebra import Polynomial, close, factors, fuse, polynomial, within
+from ..base import NodePass, Stage, op, replace, shape
+from .algebra import Polynomial, close, factors, polynomial, within
 
 _ROOT = math.sqrt(2 / math.pi)
 
@@ -50,6 +50,6 @@ class FuseGelu(NodePass):
                     self.miss(node, "a constant broadcasts x to another shape")
                     continue
                 new = op("Gelu", [x], y, name=y.name or "gelu", approximate=approximate)
-                fuse(node, [new], new.outputs[0])
+                replace(node, [new], new.outputs[0])
                 return True
         return False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, attr, constant, initializer, maker, only_use, op, shape
-from .algebra import fuse, inner
+from ..base import NodePass, Stage, attr, constant, initializer, maker, only_use, op, replace, shape
+from .algebra import inner
 
 
 class FuseGroupNorm(NodePass):
@@ -39,7 +39,7 @@ class FuseGroupNorm(NodePass):
         beta = beta if beta is not None else np.zeros(channels, dtype)
         parameters = initializer(model, gamma, f"{name}_scale"), initializer(model, beta, f"{name}_bias")
         new = op("GroupNormalization", [x, *parameters], y, name=name, num_groups=groups, epsilon=attr(node, "epsilon", 1e-5))
-        fuse(last, [new], new.outputs[0])
+        replace(last, [new], new.outputs[0])
         return True
 
 

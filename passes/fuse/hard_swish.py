@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, attr, op, scalar, shape
-from .algebra import Polynomial, close, factors, fuse, inner, polynomial
+from ..base import NodePass, Stage, attr, op, replace, scalar, shape
+from .algebra import Polynomial, close, factors, inner, polynomial
 
 
 def bounded(value: ir.Value | None) -> tuple[ir.Value, float] | None:
@@ -51,7 +51,7 @@ class FuseHardSigmoid(NodePass):
                 self.miss(node, "the bounded value does not reach one")
             elif shape(x) == shape(y):
                 new = op("HardSigmoid", [x], y, name=y.name or "hard_sigmoid", alpha=coefficient, beta=shift * coefficient)
-                fuse(node, [new], new.outputs[0])
+                replace(node, [new], new.outputs[0])
                 return True
         return False
 
@@ -74,7 +74,7 @@ class FuseHardSwish(NodePass):
                 self.miss(node, "the gate is not (x + 3) / 6 between 0 and 1")
             elif shape(x) == shape(y):
                 new = op("HardSwish", [x], y, name=y.name or "hard_swish")
-                fuse(node, [new], new.outputs[0])
+                replace(node, [new], new.outputs[0])
                 return True
         return False
 

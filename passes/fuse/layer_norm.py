@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, op, shape
-from .algebra import fuse
+from ..base import NodePass, Stage, op, replace, shape
 from .moments import affine, centred, mean_axes, normalized, trailing
 
 
@@ -40,5 +39,5 @@ class FuseLayerNorm(NodePass):
         y = last.outputs[0]
         new = op("LayerNormalization", [x, scale] if bias is None else [x, scale, bias], y, name=y.name or "layer_norm",
                  axis=-k, epsilon=found.epsilon)
-        fuse(last, [new], new.outputs[0])
+        replace(last, [new], new.outputs[0])
         return True

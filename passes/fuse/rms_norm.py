@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, op, shape
-from .algebra import fuse
+from ..base import NodePass, Stage, op, replace, shape
 from .moments import affine, normalized, trailing
 
 
@@ -31,5 +30,5 @@ class FuseRMSNorm(NodePass):
         last, scale, _ = affine(model, node, dims[-k:], offset=False)
         y = last.outputs[0]
         new = op("RMSNormalization", [found.d, scale], y, name=y.name or "rms_norm", axis=-k, epsilon=found.epsilon)
-        fuse(last, [new], new.outputs[0])
+        replace(last, [new], new.outputs[0])
         return True

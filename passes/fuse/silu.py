@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..base import DOMAIN, NodePass, Stage, maker, op, scalar
+from ..base import DOMAIN, NodePass, Stage, maker, op, replace, scalar
 from ..functions import add_function
-from .algebra import fuse, inner
+from .algebra import inner
 
 
 class FuseSiLU(NodePass):
@@ -23,7 +23,7 @@ class FuseSiLU(NodePass):
         y = node.outputs[0]
         new = op("SiLU", [x], y, name=y.name or "silu", domain=DOMAIN)
         add_function(model, "SiLU")
-        fuse(node, [new], new.outputs[0])
+        replace(node, [new], new.outputs[0])
         return True
 
     def _multiplied(self, node: ir.Node) -> ir.Value | None:

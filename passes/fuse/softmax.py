@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..base import NodePass, Stage, attr, constant, maker, op, shape
-from .algebra import fuse, inner
+from ..base import NodePass, Stage, attr, constant, maker, op, replace, shape
+from .algebra import inner
 
 
 class FuseSoftmax(NodePass):
@@ -32,7 +32,7 @@ class FuseSoftmax(NodePass):
                 return False
             y, x = node.outputs[0], _before_maximum(exp.inputs[0], axis)
             new = op("Softmax", [x], y, name=y.name or "softmax", axis=axis)
-            fuse(node, [new], new.outputs[0])
+            replace(node, [new], new.outputs[0])
             return True
         return False
 

@@ -84,6 +84,18 @@ def test_not_attention(body: str, more: dict[str, str], reason: str | None) -> N
     assert reason is None or reason in fuse.misses[0].reason
 
 
+def test_windows() -> None:
+    """Shifted windows: the mask is added between Reshapes to [1, windows, heads, N, N] and back."""
+    body = (T + "a = MatMul(q, t) c1 = Mul(a, c) b = Add(c1, bias) r = Reshape(b, five) d = Add(r, mask) s = Reshape(d, four) "
+            + END)
+    m = check(text(body, "float[1,3,5,7] bias, float[1,2,1,5,7] mask").replace(
+        "float c", "int64[5] five = {1, 2, 3, 5, 7}, int64[4] four = {2, 3, 5, 7}, float c"), FuseAttention())
+    assert "Attention" in ops(m) and ops(m).count("Add") == 1
+    m = check(text(body, "float[1,3,5,7] bias, float[2,1,1,5,7] mask", q=Q.replace("2,", "4,"), k=K.replace("2,", "4,"),
+                   v=V.replace("2,", "4,"), y="float[4,3,5,6]").replace(
+        "float c", "int64[5] five = {2, 2, 3, 5, 7}, int64[4] four = {4, 3, 5, 7}, float c"), FuseAttention(), changed=False)
+
+
 def test_constant_masks_are_expanded_now() -> None:
     model = text(FORMS[0].replace("s = Mul(a, c)", "b = Mul(a, c) s = Add(b, mask)")).replace(
         "float c =", "float[1,7] mask = {0.0, 1.0, 2.0, -1.0, 0.5, 0.0, -2.0}, float c =")

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from burnish.passes.fuse.silu import FuseSiLU
+from burnish.passes.layout.absorb_flatten import AbsorbFlatten
 from burnish.passes.layout.nhwc import ChannelsLast
 from burnish.passes.layout.perms import through_reshape
 from harness import check, load, ops
@@ -207,6 +208,18 @@ def test_orders_through_reshape() -> None:
         x = rng.random(sizes)
         if q is not None:
             np.testing.assert_array_equal(x.transpose(p).ravel(), x.reshape(target).transpose(q).ravel())
+
+
+def test_flatten_is_absorbed_by_the_next_weight() -> None:
+    m = check(net(f"""
+        a = Conv<{SAME}>(x, w)
+        f = Reshape(a, flat)
+        b = MatMul(f, v)
+        y = Relu(b)""",
+        "float[2,3,4,5] x", "float[2,7] y", w=(6, 3, 3, 3), flat=[2, 120], v=(120, 7)), ChannelsLast(), AbsorbFlatten())
+    assert transposes(m) == 1
+    check(net("t = Transpose<perm = [1, 0, 2]>(x) f = Reshape(t, flat) y = MatMul(f, v)",
+              "float[2,3,4] x", "float[3,7] y", flat=[3, 8], v=(8, 7)), AbsorbFlatten(), changed=False)
 
 
 def test_our_own_pointwise_ops_follow() -> None:
