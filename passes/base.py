@@ -133,7 +133,7 @@ def initializer(model: ir.Model, array: np.ndarray, near: str) -> ir.Value:
 
 
 def op(op_type: str, inputs: Iterable[ir.Value | None], like: ir.Value, *, name: str, domain: str = "",
-       version: int | None = None, shape: Iterable[int] | None = None, **attributes: object) -> ir.Node:
+       version: int | None = None, shape: Iterable[int] | None = None, **attributes: Any) -> ir.Node:
     """A new node with one output that has the dtype of `like`, and its shape unless another is given. Not yet in a graph."""
     attrs = ir.convenience.convert_attributes({k: v for k, v in attributes.items() if v is not None})
     out = ir.Value(name=name, type=like.type, shape=ir.Shape(list(shape)) if shape is not None else like.shape)
@@ -147,7 +147,7 @@ class Builder:
     def __init__(self, node: ir.Node, model: ir.Model) -> None:
         self.node, self.model, self.like, self.nodes = node, model, node.outputs[0], list[ir.Node]()
 
-    def make(self, op_type: str, *inputs: ir.Value | None, shape: Iterable[int] | None = None, **attributes: object) -> ir.Value:
+    def make(self, op_type: str, *inputs: ir.Value | None, shape: Iterable[int] | None = None, **attributes: Any) -> ir.Value:
         """A node's output; its shape is that of the replaced node's unless another is given."""
         self.nodes.append(op(op_type, inputs, self.like, name=f"{self.like.name}_{op_type.lower()}", shape=shape, **attributes))
         return self.nodes[-1].outputs[0]
@@ -192,7 +192,7 @@ def only_use(value: ir.Value | None) -> ir.Node | None:
     """The node that reads the value, if it is read exactly once and is no output of the graph."""
     if value is None or value.is_graph_output() or len(value.uses()) != 1:
         return None
-    return value.uses()[0].node
+    return next(iter(value.uses())).node
 
 
 def maker(value: ir.Value | None, *ops: str, domain: str = "") -> ir.Node | None:

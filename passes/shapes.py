@@ -109,10 +109,10 @@ def typed(value: ir.Value) -> bool:
 def evaluate(node: ir.Node, opsets: dict[str, int]) -> list[np.ndarray] | None:
     """The outputs of a node whose inputs are all constants: by onnxruntime, or by ONNX's reference where that has no kernel."""
     model = alone(node, opsets, data=False)
-    feeds = {}
+    feeds: dict[str, np.ndarray] = {}
     for value in reads(node):
         assert value.const_value is not None
-        feeds[value.name] = value.const_value.numpy()
+        feeds[value.name or ""] = value.const_value.numpy()
     if all(a.dtype.kind in "biuf" and a.dtype.itemsize > 0 for a in feeds.values()):
         options = ort.SessionOptions()
         options.log_severity_level = 4

@@ -30,7 +30,7 @@ class DecomposeBatchNorm(NodePass):
             return True
         arrays = [constant(v) for v in node.inputs[1:5]]
         if any(a is None for a in arrays):
-            build.put(_normalize(build, x, *_columns(build, node, column), epsilon, column))
+            build.put(_normalize(build, x, _columns(build, node, column), epsilon, column))
             return True
         gamma, beta, mean, var = (np.asarray(a, np.float64) for a in arrays)
         scale = gamma / np.sqrt(var + epsilon)
@@ -47,8 +47,8 @@ def _columns(build: Builder, node: ir.Node, column: tuple[int, ...]) -> list[ir.
     return [build.reshape(build.cast(v, dtype), column) for v in node.inputs[1:5] if v is not None]
 
 
-def _normalize(build: Builder, x: ir.Value, gamma: ir.Value, beta: ir.Value, mean: ir.Value, var: ir.Value, epsilon: float,
-               column: tuple[int, ...]) -> ir.Value:
+def _normalize(build: Builder, x: ir.Value, columns: list[ir.Value], epsilon: float, column: tuple[int, ...]) -> ir.Value:
+    gamma, beta, mean, var = columns
     deviation = build.make("Sqrt", build.make("Add", var, build.number(epsilon), shape=column), shape=column)
     scale = build.make("Div", gamma, deviation, shape=column)
     shift = build.make("Sub", beta, build.make("Mul", mean, scale, shape=column), shape=column)
@@ -64,7 +64,7 @@ def _train(build: Builder, node: ir.Node, dims: tuple[int, ...], column: tuple[i
     centred = build.make("Sub", x, batch_mean)
     batch_var = build.make("ReduceMean", build.make("Mul", centred, centred), axes, shape=kept, keepdims=1)
     mean, var = (build.reshape(v, column) for v in (batch_mean, batch_var))
-    results = [_normalize(build, x, gamma, beta, mean, var, epsilon, column)]
+    results = [_normalize(build, x, [gamma, beta, mean, var], epsilon, column)]
     momentum = attr(node, "momentum", 0.9)
     for out, old, batch in zip(node.outputs[1:3], running, (mean, var), strict=False):
         parts = [build.make("Mul", v, build.number(f), shape=column) for v, f in ((old, momentum), (batch, 1 - momentum))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_ir as ir
 
@@ -47,7 +49,7 @@ class ExpandFunctions(GraphPass):
                 continue
             body, names = found
             inner, made = list(body.graph), dict(zip(names, body.graph.outputs, strict=True))
-            splice(body.graph, [made.get(v.name) for v in node.outputs], node, model)
+            splice(body.graph, [made.get(v.name or "") for v in node.outputs], node, model)
             work += inner
             changed = True
         return changed
@@ -79,7 +81,8 @@ def rare(node: ir.Node) -> bool:
     float16, or that also returns keys, values or scores."""
     if node.domain != "" or node.op_type != "Attention":
         return False
-    served = node.inputs[0].dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+    query = node.inputs[0]
+    served = query is not None and query.dtype is not None and query.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
     return not served or node.attributes.get_float("softcap", 0.0) != 0 or any(v.name for v in node.outputs[1:])
 
 
@@ -135,7 +138,7 @@ def definition(node: ir.Node, opsets: dict[str, int]) -> onnx.FunctionProto | No
     version = min(opsets.get(node.domain, OPSET), OPSET) if node.domain == "" else opsets.get(node.domain, 1)
     if not onnx.defs.has(node.op_type, version, node.domain):
         return None
-    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    schema: Any = onnx.defs.get_schema(node.op_type, version, node.domain)     # its stubs lack the functions
     function = onnx.FunctionProto()
     if schema.has_function:
         text = schema.get_function_with_opset_version(max(v for v in schema.function_opset_versions if v <= version))

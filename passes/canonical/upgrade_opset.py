@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,8 +56,9 @@ class UpgradeOpset(GraphPass):
                 special = _SPECIAL.get(node.op_type)
                 if special is not None and version < special[0]:
                     special[1](node, version, model)
-        for graph in (model.graph, *model.functions.values()):
-            graph.opset_imports[""] = OPSET
+        model.graph.opset_imports[""] = OPSET
+        for function in model.functions.values():
+            function.opset_imports[""] = OPSET
         for node in model.graph.all_nodes():
             if node.domain == "":
                 node.version = OPSET
@@ -72,13 +74,10 @@ class UpgradeOpset(GraphPass):
             node.attributes.pop(name, None)
             if value is None:
                 continue
-            if dtype is None:
-                given = node.inputs[0]
-                assert given is not None
-                if given.dtype is None:
-                    raise Unsupported(node, f"the dtype of {given.name} is unknown")
-                dtype = given.dtype.numpy()
-            array = np.asarray(value, dtype)
+            given = node.inputs[0]
+            if dtype is None and (given is None or given.dtype is None):
+                raise Unsupported(node, "the dtype of its input is unknown")
+            array = np.asarray(value, dtype if dtype is not None or given is None or given.dtype is None else given.dtype.numpy())
             array = array if array.ndim or node.op_type in _SCALARS else array[None]
             if len(node.inputs) <= index:
                 node.resize_inputs(index + 1)
@@ -125,10 +124,10 @@ def _resize(node: ir.Node, version: int, model: ir.Model) -> None:
     mode, y = attr(node, "mode", "nearest"), node.outputs[0]
     if mode not in ("nearest", "linear", "bilinear", "cubic"):
         raise Unsupported(node, f"mode {mode}")
-    asymmetric = {"mode": mode.removeprefix("bi"), "coordinate_transformation_mode": "asymmetric"}
+    asymmetric: dict[str, Any] = {"mode": mode.removeprefix("bi"), "coordinate_transformation_mode": "asymmetric"}
     scales = constant(node.inputs[1])
     if mode != "nearest" or scales is None or (scales >= 1).all():
-        rounding = {"nearest_mode": "floor"} if mode == "nearest" else {}
+        rounding: dict[str, Any] = {"nearest_mode": "floor"} if mode == "nearest" else {}
         new = [op("Resize", [node.inputs[0], None, node.inputs[1]], y, name=f"{y.name}_resize", **asymmetric, **rounding)]
     else:
         new, x, dims = [], node.inputs[0], np.array(shape(node.inputs[0]) or (), np.int64)
