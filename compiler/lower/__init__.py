@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     normalize,
     pointwise,
     pool,
+    recurrent,
     reduce,
     resize,
     scan,

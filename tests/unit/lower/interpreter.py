@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from burnish.compiler.lower.registry import Anchor
-from burnish.schedules.expr import Expr, post_order
+from burnish.schedules.expr import Expr, post_order, variables
 
 Env = Mapping[str, np.ndarray]
 Arrays = Sequence[np.ndarray]
@@ -84,8 +84,9 @@ def _node(e: Expr, args: list[np.ndarray], env: Env, arrays: Arrays) -> Any:
 def run_anchor(anchor: Anchor, arrays: Arrays, outputs: Sequence[np.ndarray]) -> None:
     """Fills `outputs` (arrays of the ONNX outputs' shapes) with what the anchor computes."""
     env = dict(grid(anchor.space)) | FAMILIES[anchor.family](anchor, arrays)
-    for out, array in zip(anchor.outputs, outputs, strict=True):
-        store(out.index, out.value, anchor.space, env, arrays, array)
+    for out, array in zip(anchor.outputs, outputs, strict=False):
+        at_time = {"h": env["every"]} if "every" in env and "i2" in variables(out.index) else {}
+        store(out.index, out.value, anchor.space, env | at_time, arrays, array)
 
 
 def store(index: Sequence[Expr], value: Expr, space: tuple[int, ...], env: Env, arrays: Arrays, into: np.ndarray) -> None:
@@ -223,6 +224,40 @@ def scatter(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
     return {"acc": acc}
 
 
+def recurrent(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
+    """h and c over [direction, batch, time, hidden]; an output without a time reads the last of each sequence."""
+    p, ops = anchor.params, anchor.operands
+    shape = (p["directions"], p["batch"], p["steps"], p["hidden"])
+    every, last = np.zeros(shape, np.float32), np.zeros((2, *shape[:2], 1, shape[3]), np.float32)
+    for d, b in np.ndindex(*shape[:2]):
+        env = {"i0": np.int32(d), "i1": np.int32(b), "i3": np.arange(p["hidden"], dtype=np.int32)}
+
+        def at(name: str, env: Env) -> np.ndarray:
+            return np.broadcast_to(evaluate(ops[name], env, arrays), shape[3:])
+        env["h"], env["c"] = at("h_first", env), at("c_first", env) if "c" in ops else np.zeros(shape[3:], np.float32)
+        length = int(evaluate(ops["length"], env, arrays)) if "length" in ops else p["steps"]
+        for step in range(length):
+            back = p["reverse"] == "reverse" or (p["reverse"] == "bidirectional" and d == 1)
+            env["i2"] = np.int32(length - 1 - step if back else step)
+            for n, gates in enumerate(p["phases"]):
+                state = at("between", env) if n else env["h"]
+                for g in gates:
+                    total = np.array(at(f"bias{g}", env))
+                    for name, extent in ((f"w{g}", p["inputs"]), (f"r{g}_", p["hidden"])):
+                        if name in ops:
+                            k = np.arange(extent, dtype=np.int32)
+                            x = state if name.endswith("_") else evaluate(ops["x"], env | {"r0": k}, arrays)
+                            total += evaluate(ops[name], env | {"r0": k, "i3": env["i3"][:, None]}, arrays) @ x
+                    env[f"g{g}"] = total
+            if "c" in ops:
+                env["c_new"] = at("c", env)
+            env["h"] = at("h", env)
+            env["c"] = env.get("c_new", env["c"])
+            every[d, b, env["i2"]] = env["h"]
+        last[0, d, b], last[1, d, b] = env["h"], env["c"]
+    return {"every": every, "h": last[0], "c": last[1]}
+
+
 FAMILIES: dict[str, Callable[[Anchor, Arrays], dict[str, np.ndarray]]] = {
     "generic": generic, "rows": rows, "gemm": gemm, "conv": conv, "depthwise": depthwise, "attention": attention,
-    "scan": scan, "sort": sort, "scatter": scatter}
+    "scan": scan, "sort": sort, "scatter": scatter, "recurrent": recurrent}

@@ -69,6 +69,21 @@ def test_scatter_nd(depth):
         check("ScatterND", data, indices, updates, reduction=reduction)
 
 
+@pytest.mark.parametrize(("op", "direction", "hidden", "more"), [
+    ("LSTM", "bidirectional", 19, {}), ("GRU", "reverse", 32, {}), ("GRU", "bidirectional", 5, {"linear_before_reset": 1}),
+    ("RNN", "forward", 16, {})])
+@pytest.mark.parametrize("wrap", [const, np.asarray])
+def test_recurrent(op, direction, hidden, more, wrap):
+    gates, d = {"LSTM": 4, "GRU": 3, "RNN": 1}[op], 2 if direction == "bidirectional" else 1
+    outputs = 3 if op == "LSTM" else 2
+
+    def f(*shape):
+        return (RNG.normal(size=shape) * 0.4).astype("f4")
+    given = [f(6, 2, 7), wrap(f(d, gates * hidden, 7)), wrap(f(d, gates * hidden, hidden)), wrap(f(d, 2 * gates * hidden)),
+             np.array([6, 3], "i4"), f(d, 2, hidden)] + ([f(d, 2, hidden), f(d, 3 * hidden)] if op == "LSTM" else [])
+    check(op, *given, outputs=outputs, hidden_size=hidden, direction=direction, **more)
+
+
 def test_other_machines():
     x = RNG.normal(size=(3, 37)).astype("f4")
     check("CumSum", x, const(np.int64(0)), device=NEON)
