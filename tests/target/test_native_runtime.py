@@ -212,11 +212,13 @@ def test_the_toolchain_names_the_first_error(made: Sample) -> None:
         toolchain.build(toolchain.triple(made.device), ("-c",), {"a.c": "int f(void) { return oops; }"}, {}, ())
 
 
-def test_a_short_life_ends(made: Sample, tmp_path: Path) -> None:
-    """A last launch that only one thread does, and the end right after it: workers must not miss that they are to stop."""
-    launches = (*made.plan.launches[:2], replace(made.plan.launches[2], flops=1))
+@pytest.mark.parametrize("shared", [0, 1, 2])
+def test_a_short_life_ends(made: Sample, tmp_path: Path, shared: int) -> None:
+    """With none, the first or the last launch shared among more threads than there are CPUs, no worker misses the end."""
+    launches = tuple(replace(x, flops=10**9 * (shared > 0 and n == 2 * (shared - 1))) for n, x in enumerate(made.plan.launches))
     folder = artifact.write(replace(made.plan, launches=launches), *made.arguments[1:], tmp_path / "net")
-    copy = folder / "example"
-    subprocess.run(["make", "-s", "example"], cwd=folder, check=True)
-    for _ in range(200):
-        subprocess.run([copy, f"{NAME}.weights", "2", "sample/input_0.bin", os.devnull, os.devnull], cwd=folder, check=True, timeout=20)
+    for _ in range(100):
+        with loader.load(folder, 5, verify=False) as model:
+            y, _ = model(*made.inputs)
+            assert model.threads == (5 if shared else 1)
+        np.testing.assert_array_equal(y, made.outputs[0])

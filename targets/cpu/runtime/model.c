@@ -65,9 +65,9 @@ static void walk(void *context, int thread) {
             share(m, n, thread, scratch);
         else if (thread == 0)
             launch->run(&m->memory, scratch, 0, launch->tiles);
-        /* Serial launches in a row need no barrier: thread 0 does them all. */
-        int next_is_serial = n + 1 < p->launch_count && p->launches[n + 1].serial;
-        if (m->team && !(serial && next_is_serial))
+        /* Serial launches in a row need no barrier: thread 0 does them all, and it alone returns to a caller. */
+        int next_is_shared = n + 1 < p->launch_count && !p->launches[n + 1].serial;
+        if (m->team && (!serial || next_is_shared))
             burnish_team_barrier(m->team);
         if (thread == 0 && m->seconds) {
             double end = now();
@@ -135,7 +135,7 @@ static burnish_model *allocate(const burnish_program *p, int threads) {
     return m;
 }
 
-/* How many threads have something to do, of `threads` or of as many as there are CPUs. */
+/* `threads`, or as many as there are CPUs; 1 where nothing is shared out, since a team must meet in every run. */
 static int useful_threads(const burnish_program *p, int threads) {
     for (int n = 0; n < p->launch_count; n++)
         if (!p->launches[n].serial)

@@ -58,7 +58,7 @@ void burnish_weights_close(char *data, size_t bytes);
 typedef struct burnish_team burnish_team;
 
 /* Starts threads - 1 workers that wait for burnish_team_run. Every member runs work(context, its number); the caller is member 0.
- * `work` must end at a barrier, lest a slow member takes what the next run, or the end, is told for news of this one. */
+ * `work` must pass at least one barrier, lest a slow member takes what the next run, or the end, is told for news of this one. */
 int burnish_team_create(burnish_team **team, int threads, void (*work)(void *context, int member), void *context);
 void burnish_team_run(burnish_team *team);
 /* Returns once every member has called it; what was written before is seen by all. */
