@@ -16,7 +16,7 @@ from ..targets.cpu.loader import Model
 from . import importer
 from .driver import Compiled, Progress, compile_model, sha256, silent
 from .planner import signature
-from .sample import reference, sample_inputs
+from .sample import Oracle, oracle, sample_inputs
 from .verify import verify
 
 TARGETS = ("native", "linux-arm64")
@@ -58,7 +58,7 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     device = profile.find(target)
     artifact.refuse_to_overwrite(Path(output).resolve())
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
-    expected = reference(graph, inputs)
+    expected = oracle(graph, inputs)
     say("import", 1, 1)
     compiled = compile_model(graph, device, identifier(source.stem), say, workers)
     return write(compiled, output, list(inputs.values()), expected, target,
@@ -71,7 +71,7 @@ def identifier(stem: str) -> str:
     return name if not name[0].isdigit() else f"m{name}"
 
 
-def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expected: list[np.ndarray], target: str,
+def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expected: Oracle, target: str,
           info: Mapping[str, str | int], say: Progress = silent) -> Artifact:
     """The artifact of a compiled model, verified before it is put in place."""
     errors: list[float | None] = []
@@ -91,7 +91,7 @@ def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expe
         say("verify", 1, 1)
 
     say("link", 0, 1)
-    path = artifact.write(compiled.plan, compiled.kernels, compiled.weights, inputs, expected, compiled.device, output,
+    path = artifact.write(compiled.plan, compiled.kernels, compiled.weights, inputs, expected.outputs, compiled.device, output,
                           passes=compiled.passes, tools={t: version(t) for t in TOOLS}, info=info, program=target != "native",
                           check=check)
     say("link", 1, 1)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
 from ..targets.plan import Signature
+from .testcard import is_image, picture
 
 
 def sample_inputs(signatures: Sequence[Signature], seed: int = 0) -> dict[str, np.ndarray]:
-    """One array for each input: floats are standard normal, unsigned bytes the whole range, other integers 0 or 1 (valid as
+    """One array for each input: images are a test card, other floats standard normal, unsigned bytes the whole range, other integers 0 or 1 (valid as
     token, mask, class or index in any model), booleans a fair coin."""
     rng = np.random.default_rng(seed)
     return {s.name: _sample(s, rng) for s in signatures}
 
 
 def _sample(s: Signature, rng: np.random.Generator) -> np.ndarray:
+    if is_image(s.shape, s.dtype):
+        return picture(s.shape, rng).astype(s.dtype)
     if s.dtype.startswith("float"):
         return rng.standard_normal(s.shape).astype(s.dtype)
     if s.dtype == "bool":
@@ -35,6 +39,37 @@ def session(model: ir.Model, threads: int = 0, optimize: bool = True) -> ort.Inf
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """onnxruntime's outputs, and its own rounding noise for each: the largest difference between running the graph with and
+    without its optimisations, relative to the output's scale. No comparison can be finer than that."""
+
+    outputs: tuple[np.ndarray, ...]
+    noise: tuple[float, ...]
+
+
+def oracle(model: ir.Model, inputs: Mapping[str, np.ndarray]) -> Oracle:
+    """Runs the model twice in onnxruntime."""
+    fast, plain = reference(model, inputs), reference(model, inputs, optimize=False)
+    return Oracle(tuple(fast), tuple(relative_error(f, p) for f, p in zip(fast, plain, strict=True)))
+
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    """The largest |got - expected| over the largest |expected| (absolute where that is 0); inf where one has a NaN or an infinity
+    that the other has not."""
+    if got.size == 0:
+        return 0.0
+    a, b = got.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(b)
+    if not np.array_equal(np.isfinite(a), finite) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return np.inf
+    a, b = a[finite], b[finite]
+    if a.size == 0:
+        return 0.0
+    scale = np.abs(b).max()
+    return float(np.abs(a - b).max() / (scale if scale > 0 else 1.0))
 
 
 def reference(model: ir.Model, inputs: Mapping[str, np.ndarray], optimize: bool = True) -> list[np.ndarray]:
