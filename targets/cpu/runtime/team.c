@@ -11,9 +11,10 @@
 #include <stdlib.h>
 
 #define LINE 64
-/* Pauses before sleeping: 20 to 50 us, about what waking a thread costs. Where other programs want the same CPUs, a member that
- * spins may keep out the very one that it waits for: with two busy neighbours on 2 cores a run with three barriers took 0.1-0.3 ms
- * with short spins, 1-2 ms with spins of 200 us, 8-18 ms where they called sched_yield, and 0.01 ms on an idle machine with any. */
+/* Pauses before sleeping: 45 us at the 23 ns of a Zen 5, about what waking a thread costs. Where other programs want the same CPUs,
+ * a member that spins may keep out the very one that it waits for. Medians of a run with two barriers inside, two threads on 2 cores
+ * with two busy neighbours and more (noisy): 0.1 to 0.2 ms with spins of 23 or 45 us, up to 1 ms with 230 us, up to 16 ms with
+ * sched_yield between the pauses. */
 #define SPINS 2000
 /* Kernels keep their arrays in registers or scratch. Set explicitly because some C libraries give threads very little. */
 #define STACK_BYTES (1 << 20)
