@@ -9,7 +9,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
-from . import inputs, wire
+from . import consistency, inputs, wire
 from .errors import ImportRefused
 from .files import DataFolder, read_model
 from .limits import Deadline, Limits, quoted
@@ -48,6 +48,7 @@ def _load(file: Path, shapes: Mapping[str, tuple[int, ...]], limits: Limits) -> 
     with DataFolder(file.parent.resolve()) as folder:
         Validator(model, Tensors(folder, limits, size), limits, deadline).check()
     inputs.fix(model.graph, shapes, limits)
+    consistency.check(model)
     try:
         return ir.serde.deserialize_model(model)
     except Exception as e:      # whatever onnx_ir cannot hold: it has many types of exception for it
