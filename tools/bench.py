@@ -23,7 +23,7 @@ from rich.table import Table
 
 from .. import compile, models
 from .peers import ONNXRUNTIME, PEERS, Runner, Unavailable, burnish_runner
-from .timing import TURN_S, Timing, interleave, pin
+from .timing import BUSY, TURN_S, Timing, interleave, pin
 
 OURS = "burnish"
 DEFAULT = "lenet5,efficientnet_lite0,minilm,mobilenetv2,resnet50,convnext_tiny,deit_tiny,deit_small"
@@ -123,6 +123,10 @@ def cells(row: Row) -> Iterable[tuple[str, str, str, str, str]]:
         yield name, f"{t.p10 * 1e3:.3f}", f"{t.median * 1e3:.3f}", f"{t.spread:.0%}", ratio
 
 
+def busy(rows: list[Row]) -> bool:
+    return any(t.noisy for row in rows for t in row.timings.values())
+
+
 def table(rows: list[Row]) -> Table:
     out = Table("model", "runner", title="Latency in ms; ratio: how many times as fast burnish is")
     for heading in ("p10", "median", "spread", "ratio"):
@@ -155,6 +159,8 @@ def page(rows: list[Row], threads: int, rounds: int) -> str:
     if made:
         lines += ["", "| model | compile, s | library without weights, KB |", "|---|---:|---:|"]
         lines += [f"| {r.model} | {'' if r.compile_s is None else f'{r.compile_s:.1f}'} | {r.library_kb:.0f} |" for r in made]
+    if busy(rows):
+        lines += ["", BUSY]
     missing = [f"- {row.model}: {name}: {reason}" for row in rows for name, reason in row.missing.items()]
     if missing:
         lines += ["", "Not measured:", "", *missing]
@@ -198,6 +204,8 @@ def main(
         print(json.dumps({"cpu": cpu(), "threads": threads, "rows": [row.as_json() for row in rows]}, indent=2))
     else:
         Console().print(table(rows))
+        if busy(rows):
+            console.print(f"[yellow]{BUSY}")
 
 
 if __name__ == "__main__":

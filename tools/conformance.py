@@ -188,7 +188,7 @@ def main(
             count[result.outcome] += 1
             progress.update(bar, advance=1, description=" ".join(f"{count[o]} {o}" for o in OUTCOMES))
             if result.outcome in ("wrong", "crash") or (verbose and result.outcome != "pass"):
-                console.print(f"{result.outcome} {result.name}: {result.reason}", markup=False, highlight=False)
+                console.print(f"{result.outcome} {result.name}: {result.reason}", markup=False, highlight=False, soft_wrap=True)
         results = run(cases, jobs, seen)
     print(json.dumps(dict(count)))
     if output is not None and not only:

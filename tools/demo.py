@@ -13,7 +13,7 @@ from rich.table import Table
 from .. import compile, models
 from ..models.data import imagenet
 from .peers import burnish_runner, onnxruntime_runner
-from .timing import interleave
+from .timing import BUSY, interleave
 
 MODEL = "efficientnet_lite0"
 ARTIFACT = Path("out") / MODEL
@@ -51,9 +51,11 @@ def main() -> None:
     for name, timing in timings.items():
         table.add_row(name, f"{timing.p10 * 1e3:.2f}", f"{timing.median * 1e3:.2f}")
     console.print(table)
-    console.print(f"burnish is {timings['burnish'].faster_than(timings['onnxruntime']):.2f} times as fast as onnxruntime.\n")
+    console.print(f"burnish is {timings['burnish'].faster_than(timings['onnxruntime']):.2f} times as fast as onnxruntime.")
+    if any(timing.noisy for timing in timings.values()):
+        console.print(f"[yellow]{BUSY}")
 
-    console.print(f"The artifact is the folder {ARTIFACT}:")
+    console.print(f"\nThe artifact is the folder {ARTIFACT}:")
     for file in sorted(p for p in ARTIFACT.iterdir() if p.is_file()):
         console.print(f"  {file.name}  {file.stat().st_size / 1e3:,.0f} KB", highlight=False)
     console.print(f"""

@@ -12,6 +12,9 @@ import numpy as np
 
 TURN_S = 0.03       # how long a runner keeps its turn: long enough to be in its own rhythm, short beside the machine's moods
 WARM_UP_S = 0.3
+NOISY = 0.2         # spread past which the machine had other work to do
+
+BUSY = "The machine was busy: the spread is past 20 %, so the ratios are rough."
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Timing:
         """The distance between the quartiles, as a share of the median."""
         low, high = np.percentile(self.samples, (25, 75))
         return float((high - low) / self.median)
+
+    @property
+    def noisy(self) -> bool:
+        return self.spread > NOISY
 
     def faster_than(self, other: Timing) -> float:
         """How many times as fast as `other`: the median over rounds of the ratio within a round, so that the machine's slow

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import burnish
 import numpy as np
 import onnx
 import onnxruntime
@@ -94,6 +95,12 @@ def test_a_package_with_other_bytes_is_refused(tmp_path, monkeypatch, package):
 def test_trained_models_score_what_was_published(name, scores):
     outcome = accuracy.METRICS[name](onnxruntime_runner(models.build(name)))
     assert outcome.scores == pytest.approx(scores, abs=1e-9)
+
+
+def test_the_artifact_of_lenet5_scores_as_onnxruntime_on_all_of_mnist(tmp_path):
+    artifact = burnish.compile(models.build("lenet5"), tmp_path / "lenet5").path
+    comparison = accuracy.compare("lenet5", artifact)
+    assert comparison.burnish == comparison.onnxruntime and comparison.error < 1e-4
 
 
 def test_minilm_finds_related_words_related():
