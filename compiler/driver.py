@@ -15,13 +15,13 @@ from .. import passes
 from ..schedules.builder import Builder
 from ..schedules.device import Device
 from ..schedules.jobs import Built, Job
-from ..schedules.task import Task
+from ..schedules.task import ITEMSIZE, Task
 from ..schedules.templates import choose
 from ..targets.plan import KernelCode, Plan
 from .errors import BuildError, Refusal, Refused
 from .lower import group as lowering
 from .lower.group import LoweredGroup
-from .lower.registry import LOWERINGS, refusal
+from .lower.registry import LOWERINGS, dtype_of, refusal
 from .partition import Partition, partition
 from .planner import Choice
 from .planner import plan as make_plan
@@ -86,6 +86,10 @@ def lower(model: ir.Model) -> tuple[Partition, list[LoweredGroup]]:
     """The partition and each group's task; raises Refused with everything that cannot be compiled."""
     missing = [refusal(n, "burnish has no lowering for this op", "express it with other ops, or ask for it")
                for n in model.graph if (n.domain, n.op_type) not in LOWERINGS]
+    strange = [refusal(n, f"values of type {kind}", "burnish computes tensors of numpy's booleans, integers and floats")
+               for n in model.graph if (n.domain, n.op_type) in LOWERINGS and (kind := _strange_type(n))]
+    if strange:
+        raise Refused(missing + strange)
     if missing:
         raise Refused(missing + list(_other_refusals(model)))
     parts = partition(model)
@@ -94,6 +98,16 @@ def lower(model: ir.Model) -> tuple[Partition, list[LoweredGroup]]:
     if refusals:
         raise Refused(refusals)
     return parts, [x for x in results if isinstance(x, LoweredGroup)]
+
+
+def _strange_type(node: ir.Node) -> str | None:
+    """The first type among the node's values that no kernel can hold; None where there is none."""
+    for v in (*node.inputs, *node.outputs):
+        if v is not None and not isinstance(v.type, ir.TensorType):
+            return str(v.type)
+        if v is not None and dtype_of(v) not in ITEMSIZE:
+            return str(v.dtype)
+    return None
 
 
 def _other_refusals(model: ir.Model) -> Sequence[Refusal]:

@@ -151,7 +151,7 @@ def storage(dtype: str) -> str:
 
 def get(array: Array, offset: PrimExpr, dtype: str) -> PrimExpr:
     x = array[offset]
-    return x != T.uint8(0) if dtype == "bool" else x
+    return tirx.NE(x, T.uint8(0)) if dtype == "bool" else x
 
 
 def put(array: Array, offset: PrimExpr, value: PrimExpr, dtype: str) -> None:

@@ -151,10 +151,13 @@ def _let_nan_through(function: Function, x: Expr, y: Expr) -> Expr:
 
 
 def shift(op: str, x: Expr, y: Expr) -> Expr:
-    """Shifts past the width of the type leave nothing but the sign (C leaves them undefined)."""
-    width = 8 * ITEMSIZE[x.dtype]
-    shifted = Expr(op, (x, y if is_const(y) and y.value < width else minimum(y, width - 1)), x.dtype)
-    return shifted if op == "shr" and x.dtype.startswith("int") else select(y < width, shifted, 0)
+    """Shifts past the width of the type (or by a negative number) leave nothing but the sign; C leaves them undefined."""
+    width, signed = 8 * ITEMSIZE[x.dtype], x.dtype.startswith("int")
+    if is_const(y) and 0 <= y.value < width:
+        return Expr(op, (x, y), x.dtype)
+    within = logical("and", y >= 0, y < width) if signed else y < width
+    shifted = Expr(op, (x, select(within, y, width - 1)), x.dtype)
+    return shifted if op == "shr" and signed else select(within, shifted, 0)
 
 
 pointwise("Add", lambda x, y: x + y)

@@ -193,6 +193,13 @@ def _group_normalization(node: ir.Node, version: int, model: ir.Model) -> None:
         node.replace_input_with(i, initializer(model, np.repeat(value, dims[1] // groups), f"{node.outputs[0].name}_per_channel"))
 
 
+def _dft(node: ir.Node, version: int, model: ir.Model) -> None:
+    axis = initializer(model, np.asarray(attr(node, "axis", 1), np.int64), f"{node.outputs[0].name}_axis")
+    node.attributes.pop("axis", None)
+    node.resize_inputs(3)
+    node.replace_input_with(2, axis)
+
+
 def _scan(node: ir.Node, version: int, model: ir.Model) -> None:
     raise Unsupported(node, "Scan of opset 8 (with a batch axis)", "export in opset 9 or later")
 
@@ -202,5 +209,5 @@ _SPECIAL: dict[str, tuple[int, Callable[[ir.Node, int, ir.Model], None]]] = {
     "Upsample": (10, _resize), "Resize": (13, _resize_11), "Scatter": (OPSET, _scatter),
     "BatchNormalization": (14, _batch_normalization), "Dropout": (12, _dropout), "Split": (18, _split),
     "GridSample": (20, _grid_sample), "RoiAlign": (16, _roi_align), "GroupNormalization": (21, _group_normalization),
-    "Scan": (9, _scan),
+    "DFT": (20, _dft), "Scan": (9, _scan),
 }
