@@ -15,7 +15,7 @@ SMALL = 1024        # bytes; larger constants say nothing about shapes
 
 
 def check(model: ModelProto) -> None:
-    """Raises ImportRefused where an op cannot take what comes to it. Inputs have static shapes; every structural check has passed."""
+    """Raises ImportRefused where an op cannot take what comes to it. Inputs have static shapes; the structure is sound."""
     try:
         infer_shapes(skeleton(model), check_type=True, strict_mode=True, data_prop=True)
     except InferenceError as e:

@@ -1,4 +1,4 @@
-"""Reading what a user names, and what an untrusted model names: regular files only, and a model's data only from its own folder."""
+"""Reading what a user names, and what an untrusted model names: regular files only, and a model's data only from its folder."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def read_model(path: Path, most: int) -> bytes:
 
 
 class DataFolder:
-    """External data of a model, confined to the folder that the model lies in. Paths are walked name by name from the open folder, so
-    that no link, made before or meanwhile, leads out of it."""
+    """External data of a model, confined to the folder that the model lies in. Paths are walked name by name from the open
+    folder, so that no link, made before or meanwhile, leads out of it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -77,7 +77,8 @@ class DataFolder:
         try:
             size = os.fstat(fd).st_size
             if offset + length > size:
-                raise ImportRefused(f"external data at {quoted(location)}: bytes {offset} to {offset + length} are wanted, it has {size}")
+                raise ImportRefused(f"external data at {quoted(location)}: bytes {offset} to {offset + length} are wanted, "
+                                    f"it has {size}")
             return _pread(fd, offset, length)
         finally:
             os.close(fd)

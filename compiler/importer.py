@@ -16,12 +16,14 @@ from .limits import Deadline, Limits, quoted
 from .tensors import Tensors
 from .validate import Validator
 
+DEFAULT = Limits()
 
-def load(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None, limits: Limits = Limits()) -> ir.Model:
+
+def load(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None, limits: Limits = DEFAULT) -> ir.Model:
     """The model in the file, all of its data in memory, every input of a static shape.
 
-    shapes: {input: shape} for inputs with free dimensions; a dim with a name is fixed wherever the name stands. Opsets 7 to the newest
-    that the installed onnx knows. External data is read from the model's folder only, and not through links.
+    shapes: {input: shape} for inputs with free dimensions; a dim with a name is fixed wherever the name stands. Opsets 7 to the
+    newest that the installed onnx knows. External data is read from the model's folder only, and not through links.
 
     Raises ImportRefused, one line that says what, where and what to do, for whatever is not such a model: no hostile file makes
     this take more than `limits`, read elsewhere, wait, or crash.

@@ -9,19 +9,20 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 from onnx import GraphProto, TensorProto, TypeProto, ValueInfoProto
 
+from ..schedules.task import ITEMSIZE
 from .errors import ImportRefused
 from .limits import Limits, gib, quoted
 
 Shapes = Mapping[str, tuple[int, ...]]
-UNSUPPORTED = {TensorProto.STRING: "text", TensorProto.COMPLEX64: "complex numbers", TensorProto.COMPLEX128: "complex numbers"}
+DTYPE = {"float": "float32", "double": "float64"}       # onnx's names that numpy has others for
 
 
 def fix(graph: GraphProto, shapes: Shapes, limits: Limits) -> None:
-    """Makes every input of the graph a tensor of static shape, in place: by its own dims, by `shapes`, and by dims of the same name that
-    `shapes` fixes elsewhere. What the file says of other values' free dims is dropped: inference finds them anew.
+    """Makes every input of the graph a tensor of static shape, in place: by its own dims, by `shapes`, and by dims of the same
+    name that `shapes` fixes elsewhere. What the file says of other values' free dims is dropped: inference finds them anew.
 
-    Raises ImportRefused for what is no dense tensor of numbers, for shapes that contradict the model, and for dims left free, with
-    a --shape line to paste.
+    Raises ImportRefused for what is no dense tensor of numbers, for shapes that contradict the model, and for dims left free,
+    with a --shape line to paste.
     """
     constants = {t.name for t in graph.initializer}
     inputs = [v for v in graph.input if v.name not in constants]      # before IR version 4, every initializer was an input, too
@@ -58,30 +59,32 @@ def check_kind(v: ValueInfoProto, what: str) -> None:
     dtype = v.type.tensor_type.elem_type
     if dtype == 0 and what.startswith("input"):
         raise ImportRefused(f"{what} has no dtype")
-    if dtype in UNSUPPORTED:
-        raise ImportRefused(f"{what} holds {UNSUPPORTED[dtype]}: burnish computes with real numbers and booleans only")
+    name = ir.DataType(dtype).name.lower() if dtype else ""
+    if name and DTYPE.get(name, name) not in ITEMSIZE:
+        raise ImportRefused(f"{what} is of dtype {name}; burnish has {', '.join(ITEMSIZE)}")
 
 
 def _give(v: ValueInfoProto, shape: tuple[int, ...], names: dict[str, tuple[int, str]]) -> None:
     """Fixes one input, and notes the named dims that this fixes."""
-    tensor, given = v.type.tensor_type, _text(shape)
+    tensor, what, given = v.type.tensor_type, f"input {quoted(v.name)} {describe(v.type)}", _text(shape)
     if not tensor.HasField("shape"):
+        tensor.shape.SetInParent()
         for _ in shape:
             tensor.shape.dim.add()
-        tensor.shape.SetInParent()
     dims = tensor.shape.dim
     if len(dims) != len(shape):
-        raise ImportRefused(f"input {quoted(v.name)} has {len(dims)} dimensions, {describe(v.type)}, not the {len(shape)} of {given}")
+        raise ImportRefused(f"{what} has {len(dims)} dimensions, not the {len(shape)} of {given or 'a scalar'}")
     for n, (d, size) in enumerate(zip(dims, shape, strict=True)):
         fixed = d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None
         if fixed is not None and fixed != size:
-            raise ImportRefused(f"input {quoted(v.name)} has {fixed} in dimension {n} of {describe(v.type)}, not the {size} of {given}")
+            raise ImportRefused(f"{what} has {fixed} in dimension {n}, not the {size} of {given}")
         if fixed is None and size < 1:
-            raise ImportRefused(f"input {quoted(v.name)}: dimension {n} of {given} must be 1 or more")
+            raise ImportRefused(f"{what}: dimension {n} of {given} must be 1 or more")
         if d.dim_param:
             before, who = names.setdefault(d.dim_param, (size, v.name))
             if before != size:
-                raise ImportRefused(f"dimension {quoted(d.dim_param)} would be {before} in input {quoted(who)} and {size} in {quoted(v.name)}")
+                raise ImportRefused(f"dimension {quoted(d.dim_param)} would be {before} in input {quoted(who)} and {size} in "
+                                    f"{quoted(v.name)}")
         d.dim_value = size
 
 
@@ -139,8 +142,8 @@ def _check_size(v: ValueInfoProto, limits: Limits) -> None:
     dims = [d.dim_value for d in t.shape.dim]
     size = math.prod(dims) * ir.DataType(t.elem_type).bitwidth // 8
     if size > limits.tensor or len(dims) > limits.rank:
-        raise ImportRefused(f"input {quoted(v.name)} of shape {_text(tuple(dims))} would take {gib(size)}; at most {gib(limits.tensor)} and "
-                            f"{limits.rank} dimensions are allowed")
+        raise ImportRefused(f"input {quoted(v.name)} of shape {_text(tuple(dims))} would take {gib(size)}; at most "
+                            f"{gib(limits.tensor)} and {limits.rank} dimensions are allowed")
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:

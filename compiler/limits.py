@@ -12,10 +12,10 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Limits:
-    """total: bytes of the file and all external data that it names (the protobuf format ends there, too); tensor: bytes of one tensor,
-    stored or computed; decoded: bytes that the protobuf takes in memory; fields: of the protobuf, so that its scan ends; nodes: with
-    subgraphs, and functions expanded at each call; nesting: protobuf messages inside each other (three for a subgraph), and
-    functions that call functions; rank: dimensions of a tensor; seconds: of the import."""
+    """total: bytes of the file and of all external data that it names (protobuf ends there, too); tensor: bytes of one tensor,
+    stored or computed; decoded: bytes that the protobuf takes in memory; fields: of the protobuf, so that its scan ends; nodes:
+    with subgraphs, and with functions expanded at each call; nesting: protobuf messages inside each other (three for a subgraph),
+    and functions that call functions; rank: dimensions of a tensor; seconds: of the import."""
 
     total: int = 2 * GIB
     tensor: int = 2 * GIB

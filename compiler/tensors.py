@@ -24,7 +24,7 @@ FIELD_OF: Mapping[int, str] = {
 
 
 class Tensors:
-    """Checks tensors one after another and counts their bytes. Errors do not name the tensor: that is for who knows where it is."""
+    """Checks tensors one after another and counts their bytes. Errors do not name the tensor: the caller knows where it is."""
 
     def __init__(self, folder: DataFolder, limits: Limits, used: int) -> None:
         self.folder, self.limits = folder, limits

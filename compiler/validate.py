@@ -1,4 +1,4 @@
-"""Is an untrusted ModelProto a model? Everything is checked in Python before native code (shape inference, onnxruntime) sees it."""
+"""Is an untrusted ModelProto a model? All is checked in Python before native code (shape inference, onnxruntime) sees it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ OLDEST_OPSET, NEWEST_OPSET = 7, onnx_opset_version()
 RESERVED = "burnish"        # the domain of the ops that passes make
 ONNX_NAMES = ("", "ai.onnx")
 FIELD_OF = {AttributeProto.FLOAT: "f", AttributeProto.INT: "i", AttributeProto.STRING: "s", AttributeProto.TENSOR: "t",
-            AttributeProto.GRAPH: "g", AttributeProto.TYPE_PROTO: "tp", AttributeProto.FLOATS: "floats", AttributeProto.INTS: "ints",
-            AttributeProto.STRINGS: "strings", AttributeProto.TENSORS: "tensors", AttributeProto.GRAPHS: "graphs",
-            AttributeProto.TYPE_PROTOS: "type_protos"}
+            AttributeProto.GRAPH: "g", AttributeProto.TYPE_PROTO: "tp", AttributeProto.FLOATS: "floats",
+            AttributeProto.INTS: "ints", AttributeProto.STRINGS: "strings", AttributeProto.TENSORS: "tensors",
+            AttributeProto.GRAPHS: "graphs", AttributeProto.TYPE_PROTOS: "type_protos"}
 SPARSE = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS)
 NO_DEFAULT = (AttributeProto.TENSOR, AttributeProto.GRAPH, AttributeProto.TYPE_PROTO)      # others may be left out for 0 or empty
 
@@ -28,7 +28,7 @@ Scopes = Sequence[set[str]]
 
 
 class Validator:
-    """One walk over a model; `check` raises ImportRefused at the first thing that is wrong. External data is read in on the way."""
+    """One walk over a model; `check` raises ImportRefused at the first thing that is wrong. External data is read on the way."""
 
     def __init__(self, model: ModelProto, tensors: Tensors, limits: Limits, deadline: Deadline) -> None:
         self.model, self.tensors, self.limits, self.deadline = model, tensors, limits, deadline
@@ -77,7 +77,7 @@ class Validator:
             if name not in names:
                 raise ImportRefused(f"{where}: output {quoted(name)} is made by no node")
         for a in f.attribute_proto:
-            self._check_attribute(a, [names], where, used, inside_function=False)
+            self._check_attribute(a, [names], where, inside_function=False)
 
     def _check_graph(self, g: GraphProto, outer: Scopes, where: str, inside_function: bool = False) -> None:
         names: set[str] = set()
@@ -113,7 +113,7 @@ class Validator:
             seen: set[str] = set()
             for a in n.attribute:
                 _define(a.name, seen, f"{here}: attribute")
-                self._check_attribute(a, scopes, here, versions, inside_function)
+                self._check_attribute(a, scopes, here, inside_function)
             for name in n.output:
                 if name:
                     _define(name, names, f"{here}: output")
@@ -152,14 +152,14 @@ class Validator:
         for name, a in given.items():
             if name not in schema.attributes:
                 if not name.startswith("__"):       # annotations, by ONNX's convention
-                    raise ImportRefused(f"{where}: attribute {quoted(name)} is not one of {n.op_type}'s (opset {versions[domain]})")
+                    raise ImportRefused(f"{where}: {n.op_type} has no attribute {quoted(name)} in opset {versions[domain]}")
             elif a.type != int(schema.attributes[name].type.value):
                 raise ImportRefused(f"{where}: attribute {quoted(name)} is of type {_type_name(a.type)} instead of "
                                     f"{schema.attributes[name].type.name}")
 
     # ---- Attributes, tensors ----
 
-    def _check_attribute(self, a: AttributeProto, scopes: Scopes, where: str, versions: dict[str, int], inside_function: bool) -> None:
+    def _check_attribute(self, a: AttributeProto, scopes: Scopes, where: str, inside_function: bool) -> None:
         where = f"{where}: attribute {quoted(a.name)}"
         if a.type in SPARSE:
             raise ImportRefused(f"{where}: sparse tensors are not supported: store it dense")
@@ -169,11 +169,12 @@ class Validator:
         filled = [d.name for d, _ in a.ListFields() if d.name in FIELD_OF.values() or d.name.startswith("sparse")]
         if a.ref_attr_name:
             if not inside_function or filled:
-                raise ImportRefused(f"{where}: only a node of a function may refer to the function's attribute, without a value of its own")
+                raise ImportRefused(f"{where}: only a node of a function may refer to the function's attribute, "
+                                    "and has no value then")
             return
         if filled not in ([], [field]) or (not filled and a.type in NO_DEFAULT):
-            raise ImportRefused(f"{where}: it is of type {_type_name(a.type)}, but has " + (f"values in {', '.join(filled)}" if filled
-                                                                                           else "no value"))
+            raise ImportRefused(f"{where}: it is of type {_type_name(a.type)}, but has "
+                                + (f"values in {', '.join(filled)}" if filled else "no value"))
         try:
             for text in (a.s, *a.strings):
                 text.decode()
@@ -222,7 +223,8 @@ def expanded_nodes(model: ModelProto, functions: dict[FunctionKey, FunctionProto
 
     def call(key: FunctionKey) -> int:
         if key in open_calls:
-            raise ImportRefused(f"has a function that calls itself: {' calls '.join(map(_function, (*open_calls[open_calls.index(key):], key)))}")
+            circle = (*open_calls[open_calls.index(key):], key)
+            raise ImportRefused(f"has a function that calls itself: {' calls '.join(map(_function, circle))}")
         if key not in sizes:
             open_calls.append(key)
             if len(open_calls) > limits.nesting:

@@ -1,7 +1,7 @@
 """A look at the bytes of a protobuf before anything parses them: is it whole, and what will it cost in memory?
 
-The parser allocates an object for every two bytes of a file that wants it to. This walk allocates nothing, follows the fields that
-the schema (protobuf's own descriptor) declares as messages, and stops at the first limit.
+The parser allocates an object for every two bytes of a file that wants it to. This walk allocates nothing, follows the fields
+that the schema (protobuf's own descriptor) declares as messages, and stops at the first limit.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def scan(data: bytes, limits: Limits, deadline: Deadline) -> None:
 
 @cache
 def _messages(root: Descriptor) -> dict[Descriptor, tuple[dict[int, Descriptor], dict[int, int | None]]]:
-    """For each kind of message: its fields that are messages; and of the others, the bytes in memory for each byte in the file of those
-    that have a length (packed numbers have at least one byte each), None for text."""
+    """For each kind of message: its fields that are messages; and of the others, if they have a length, the bytes in memory for
+    each byte in the file (packed numbers have at least one byte each), None for text."""
     found: dict[Descriptor, tuple[dict[int, Descriptor], dict[int, int | None]]] = {}
     todo = [root]
     while todo:
