@@ -14,7 +14,7 @@ import numpy as np
 from ..targets.cpu import artifact, emulator, loader, profile
 from ..targets.cpu.loader import Model
 from . import importer
-from .driver import Compiled, Progress, compile_model, sha256, silent
+from .driver import Compiled, Progress, build_model, lower_model, sha256, silent
 from .planner import signature
 from .sample import Oracle, oracle, sample_inputs
 from .verify import verify
@@ -58,9 +58,13 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     device = profile.find(target)
     artifact.refuse_to_overwrite(Path(output).resolve())
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
-    expected = oracle(graph, inputs)
+    original = graph.clone()
     say("import", 1, 1)
-    compiled = compile_model(graph, device, identifier(source.stem), say, workers)
+    lowered = lower_model(graph, say)       # refuses before onnxruntime spends time or memory on the model
+    say("run onnxruntime", 0, 1)
+    expected = oracle(original, inputs)
+    say("run onnxruntime", 1, 1)
+    compiled = build_model(lowered, device, identifier(source.stem), say, workers)
     return write(compiled, output, list(inputs.values()), expected, target,
                  {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}, say)
 

@@ -19,18 +19,30 @@ from ..schedules.task import ITEMSIZE, Task
 from ..schedules.templates import choose
 from ..targets.plan import KernelCode, Plan
 from .errors import BuildError, Refusal, Refused
+from .limits import Limits, gib
 from .lower import group as lowering
 from .lower.group import LoweredGroup
 from .lower.registry import LOWERINGS, dtype_of, refusal
 from .partition import Partition, partition
-from .planner import Choice
+from .planner import Choice, bytes_of
 from .planner import plan as make_plan
 
 Progress = Callable[[str, int, int], None]      # step, done, total
+LIMITS = Limits()
 
 
 def silent(step: str, done: int, total: int) -> None:
     """The progress of a compile that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model as tasks: burnish can compile it, but nothing is built yet."""
+
+    model: ir.Model
+    passes: tuple[str, ...]
+    partition: Partition
+    groups: tuple[LoweredGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,10 @@ def lower(model: ir.Model) -> tuple[Partition, list[LoweredGroup]]:
                for n in model.graph if (n.domain, n.op_type) in LOWERINGS and (kind := _strange_type(n))]
     if strange:
         raise Refused(missing + strange)
+    large = [refusal(n, f"its output takes {gib(bytes_of(v))}", f"at most {gib(LIMITS.tensor)} are allowed")
+             for n in model.graph for v in n.outputs if _static(v) and bytes_of(v) > LIMITS.tensor]
+    if large:
+        raise Refused(missing + large)
     if missing:
         raise Refused(missing + list(_other_refusals(model)))
     parts = partition(model)
@@ -98,6 +114,10 @@ def lower(model: ir.Model) -> tuple[Partition, list[LoweredGroup]]:
     if refusals:
         raise Refused(refusals)
     return parts, [x for x in results if isinstance(x, LoweredGroup)]
+
+
+def _static(value: ir.Value) -> bool:
+    return value.dtype is not None and value.shape is not None and value.shape.is_static()
 
 
 def _strange_type(node: ir.Node) -> str | None:
@@ -118,9 +138,7 @@ def _other_refusals(model: ir.Model) -> Sequence[Refusal]:
     alone = Partition((), {})
     for node in model.graph:
         if (node.domain, node.op_type) in LOWERINGS:
-            low = LOWERINGS[node.domain, node.op_type]
-            group = FusedGroup((node,), node if low.kind.value == "anchor" else None, tuple(node.outputs))
-            result = lowering.lower(group, alone)
+            result = lowering.lower(FusedGroup((node,), node, tuple(node.outputs)), alone)
             found += result if isinstance(result, list) else []
     return found
 
@@ -159,17 +177,28 @@ def build(choices: Mapping[str, Choice], tasks: Mapping[str, Task], device: Devi
             for b, j, key in zip(results, jobs, choices, strict=True)]
 
 
-def compile_model(model: ir.Model, device: Device, name: str, progress: Progress = silent, workers: int | None = None) -> Compiled:
-    """From an imported model (static shapes) to kernels and a plan for `device`."""
+def lower_model(model: ir.Model, progress: Progress = silent) -> Lowered:
+    """From an imported model (static shapes), which is changed in place, to tasks; raises Refused."""
     model, applied = prepare(model, progress)
     progress("lower", 0, 1)
-    parts, lowered = lower(model)
+    parts, groups = lower(model)
     progress("lower", 1, 1)
-    tasks = {low.task.key: low.task for low in lowered}
-    choices = decide([low.task for low in lowered], device, name)
+    return Lowered(model, applied, parts, tuple(groups))
+
+
+def build_model(lowered: Lowered, device: Device, name: str, progress: Progress = silent, workers: int | None = None) -> Compiled:
+    """From tasks to kernels and a plan for `device`; raises BuildError."""
+    tasks = {low.task.key: low.task for low in lowered.groups}
+    choices = decide(list(tasks.values()), device, name)
     kernels = build(choices, tasks, device, workers or len(os.sched_getaffinity(0)), progress)
-    plan, weights = make_plan(name, model, parts, lowered, choices, device)
-    return Compiled(model, applied, tuple(lowered), plan, tuple(kernels), weights, device)
+    plan, weights = make_plan(name, lowered.model, lowered.partition, lowered.groups, choices, device)
+    return Compiled(lowered.model, lowered.passes, lowered.groups, plan, tuple(kernels), weights, device)
+
+
+def compile_model(model: ir.Model, device: Device, name: str, progress: Progress = silent,
+                  workers: int | None = None) -> Compiled:
+    """Both."""
+    return build_model(lower_model(model, progress), device, name, progress, workers)
 
 
 def sha256(path: Path) -> str:

@@ -21,6 +21,10 @@ class BuildError(BurnishError):
     exit_code = 1
 
 
+class OracleError(BurnishError):
+    """onnxruntime, whose outputs decide what is right, cannot load or run the model."""
+
+
 class VerificationError(BurnishError):
     """The artifact's output differs from onnxruntime's."""
 

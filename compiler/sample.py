@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,12 +11,15 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from ..targets.plan import Signature
+from .errors import OracleError
 from .testcard import is_image, picture
+
+RUN_LIMIT_S = 600
 
 
 def sample_inputs(signatures: Sequence[Signature], seed: int = 0) -> dict[str, np.ndarray]:
-    """One array for each input: images are a test card, other floats standard normal, unsigned bytes the whole range, other integers 0 or 1 (valid as
-    token, mask, class or index in any model), booleans a fair coin."""
+    """One array for each input: images are a test card, other floats standard normal, unsigned bytes the whole range, other
+    integers 0 or 1 (valid as token, mask, class or index in any model), booleans a fair coin."""
     rng = np.random.default_rng(seed)
     return {s.name: _sample(s, rng) for s in signatures}
 
@@ -38,7 +42,10 @@ def session(model: ir.Model, threads: int = 0, optimize: bool = True) -> ort.Inf
     options.log_severity_level = 4
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as e:      # onnxruntime has a dozen types of exception
+        raise OracleError(f"onnxruntime, whose outputs are the reference, cannot load this model: {_one_line(e)}") from None
 
 
 @dataclass(frozen=True)
@@ -76,4 +83,18 @@ def reference(model: ir.Model, inputs: Mapping[str, np.ndarray], optimize: bool 
     """What onnxruntime makes of the inputs, in the order of the graph's outputs."""
     s = session(model, optimize=optimize)
     wanted = {i.name for i in s.get_inputs()}
-    return [np.asarray(o) for o in s.run(None, {k: v for k, v in inputs.items() if k in wanted})]
+    options = ort.RunOptions()
+    alarm = threading.Timer(RUN_LIMIT_S, lambda: setattr(options, "terminate", True))
+    alarm.daemon = True
+    alarm.start()
+    try:
+        return [np.asarray(o) for o in s.run(None, {k: v for k, v in inputs.items() if k in wanted}, options)]
+    except Exception as e:
+        why = f"takes more than {RUN_LIMIT_S} s" if options.terminate else f"cannot run this model: {_one_line(e)}"
+        raise OracleError(f"onnxruntime, whose outputs are the reference, {why}") from None
+    finally:
+        alarm.cancel()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
