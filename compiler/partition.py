@@ -2,15 +2,18 @@
 
 Three sweeps over the graph, each simple, in this order:
   1. every anchor takes the pointwise nodes behind it (epilogue), across diamonds that close again;
-  2. every anchor takes the nodes in front of it that only it reads (prologue), where its lowering allows;
-  3. what is left is gathered into generic groups, each around its last node.
+  2. every anchor takes the nodes in front that only its group reads (prologue), where that repeats no work;
+  3. what is left is gathered in the same way into generic groups, each around a Concat or its last node.
 Views (Reshape …) that no group took cost nothing: their output is their input's memory under another shape.
-A group has one output value (unless its anchor has several), so the groups form a graph without cycles.
+
+A node joins a group only if nothing outside reads what it makes, unless it is the group's last node. So a group is left only
+through its last node, a path out of it never comes back, and the places of the last nodes order the groups.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -19,17 +22,21 @@ from .graph import GraphView, used_values
 from .lower.registry import LOWERINGS, Kind, Lowering, shape_of
 
 EPILOGUE_LIMIT = 32     # nodes: longer chains are generic groups of their own
-EXPENSIVE = frozenset({"Exp", "Log", "Erf", "Tanh", "Sigmoid", "Gelu", "Softplus", "Mish", "Pow", "Sqrt", "Div", "HardSwish", "Elu",
-                       "Swish", "SiLU", "Sin", "Cos", "Tan", "Selu", "Celu", "Softsign"})
-COPIES = frozenset({"Transpose", "Slice", "Split", "Concat", "Pad", "DepthToSpace", "SpaceToDepth", "NhwcDepthToSpace"})
+EXPENSIVE = frozenset({"Exp", "Log", "Erf", "Tanh", "Sigmoid", "Gelu", "Softplus", "Mish", "Pow", "Sqrt", "Div", "Elu", "Swish",
+                       "SiLU", "Sin", "Cos", "Tan", "Selu", "Celu", "Softsign", "GridSample"})
+COPIES = frozenset({"Transpose", "Slice", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "NhwcDepthToSpace",
+                    "NhwcSpaceToDepth"})     # only the index of an element changes: nothing to repeat
+# What a kernel of its own costs, in cheap operations: the launch (about 1 us), and each element that is stored and loaded again.
+LAUNCH, MEMORY = 1 << 14, 3
+BLOWUP = 8              # elements of one node that one element of a kernel's result is made of, at most
 
 
 @dataclass(frozen=True)
 class FusedGroup:
-    """Nodes that become one kernel, in topological order; `anchor` is None for a generic group."""
+    """Nodes that become one kernel, in topological order. root: the anchor; without one, the Concat or else the last node."""
 
     nodes: tuple[ir.Node, ...]
-    anchor: ir.Node | None
+    root: ir.Node
     outputs: tuple[ir.Value, ...]
 
     @property
@@ -54,180 +61,165 @@ class Partition:
         return value
 
 
-def lowering_of(node: ir.Node) -> Lowering | None:
-    return LOWERINGS.get((node.domain, node.op_type))
+def lowering_of(node: ir.Node) -> Lowering:
+    """Raises KeyError for an op without one."""
+    return LOWERINGS[node.domain, node.op_type]
 
 
 def partition(model: ir.Model) -> Partition:
-    """Every node of the graph in exactly one group, or an alias. Nodes must have a lowering."""
+    """Every node of the graph in exactly one group, or an alias. Raises KeyError for a node without a lowering."""
     return _Partitioner(model).run()
+
+
+def size_of(value: ir.Value) -> int:
+    return math.prod(shape_of(value))
+
+
+class _Growing:
+    """A group while it grows around its root."""
+
+    def __init__(self, root: ir.Node) -> None:
+        self.root = root
+        self.nodes = {root}
+        self.last = root
+        # how many elements of a node's output the kernel computes
+        self.work: dict[ir.Node, float] = {root: size_of(root.outputs[0])}
 
 
 class _Partitioner:
     def __init__(self, model: ir.Model) -> None:
         self.view = GraphView(model)
-        self.owner: dict[ir.Node, ir.Node] = {}      # node -> the root (anchor or last node) of its group
-        self.kind = {n: low.kind for n in self.view.nodes if (low := lowering_of(n))}
+        self.kind = {n: lowering_of(n).kind for n in self.view.nodes}
+        self.taken: set[ir.Node] = set()
+        self.groups: list[_Growing] = []
 
     def run(self) -> Partition:
-        anchors = [n for n in self.view.nodes if self.kind.get(n) is Kind.ANCHOR]
-        last: dict[ir.Node, ir.Value] = {}
-        for a in anchors:
-            self.owner[a] = a
-        for a in reversed(anchors):
-            last[a] = self._epilogue(a)
-        for a in anchors:
-            self._prologue(a)
+        anchors = [self._start(n) for n in self.view.nodes if self.kind[n] is Kind.ANCHOR]
+        for group in reversed(anchors):     # where two anchors meet, the later one has the other's output at hand
+            self._follow(group)
+        for group in anchors:
+            self._absorb(group)
         for n in reversed(self.view.nodes):
-            if n not in self.owner and not (self.kind.get(n) is Kind.VIEW and self._can_alias(n)):
-                self.owner[n] = n
-                self._absorb(n)
-        return self._collect(last)
+            if n.op_type == "Concat":
+                group = self._start(n)
+                self._follow(group)
+                self._absorb(group)
+        aliases: dict[ir.Value, ir.Value] = {}
+        for n in reversed(self.view.nodes):
+            if n in self.taken:
+                continue
+            if self.kind[n] is Kind.VIEW and n.outputs[0] not in self.view.outputs:
+                aliases[n.outputs[0]] = next(used_values(n))
+            else:
+                self._absorb(self._start(n))
+        self.groups.sort(key=lambda g: self.view.place[g.last])
+        return Partition(tuple(self._finished(g) for g in self.groups), aliases)
+
+    def _start(self, root: ir.Node) -> _Growing:
+        group = _Growing(root)
+        self.groups.append(group)
+        self.taken.add(root)
+        return group
+
+    def _finished(self, group: _Growing) -> FusedGroup:
+        nodes = tuple(sorted(group.nodes, key=self.view.place.__getitem__))
+        outputs = tuple(o for o in group.last.outputs if self.view.is_used(o))
+        return FusedGroup(nodes, group.root, outputs)
 
     # ---- epilogue
 
-    def _epilogue(self, anchor: ir.Node) -> ir.Value:
-        """Takes what may follow the anchor; returns the group's output value."""
-        value = anchor.outputs[0]
-        if sum(1 for o in anchor.outputs if o.uses() or o in self.view.outputs) != 1 or not (
-                value.uses() or value in self.view.outputs) or not lowering_of(anchor).epilogue:  # type: ignore[union-attr]
-            return value
-        reach = self.view.descendants(anchor)
-        group = {anchor}
-        while value not in self.view.outputs and len(group) < EPILOGUE_LIMIT:
-            step = self._step(value, group, reach)
-            if not step:
-                break
+    def _follow(self, group: _Growing) -> None:
+        """Takes what may follow the root's only output."""
+        root, value = group.root, group.root.outputs[0]
+        if not lowering_of(root).epilogue or any(self.view.is_used(o) for o in root.outputs[1:]):
+            return
+        while value not in self.view.outputs and len(group.nodes) < EPILOGUE_LIMIT:
+            step = self._step(value)
+            if not step or any(n in self.taken for n in step):
+                return
             for n in step:
-                self.owner[n] = anchor
-            group |= set(step)
-            value = step[-1].outputs[0]
-        return value
+                group.work[n] = size_of(n.outputs[0])
+            group.nodes.update(step)
+            self.taken.update(step)
+            group.last, value = step[-1], step[-1].outputs[0]
 
-    def _step(self, value: ir.Value, group: set[ir.Node], reach: set[ir.Node]) -> list[ir.Node]:
-        """The next node, or the nodes of a diamond of pointwise nodes that closes in its last one; empty where neither fits."""
+    def _step(self, value: ir.Value) -> Sequence[ir.Node]:
+        """What comes behind the value: the one node that keeps its elements together, or the pointwise nodes of a diamond that
+        closes in the last of them. Empty where there is neither."""
         consumers = self.view.consumers(value)
-        if len(consumers) == 1 and self.kind.get(consumers[0]) is Kind.VIEW:
-            return self._if_free(consumers, group, reach)
-        if len(consumers) == 1 and self._keeps_rows(consumers[0]):
-            return self._if_free(consumers, group, reach)
-        size = math.prod(shape_of(value))
+        if len(consumers) == 1 and (self.kind[consumers[0]] is Kind.VIEW or keeps_rows(consumers[0])):
+            return consumers
         region: list[ir.Node] = []
-        open_ = {value}
-        for n in self.view.nodes[self.view.place[consumers[0]]:] if consumers else ():
-            if len(region) >= EPILOGUE_LIMIT or not any(v in open_ for v in used_values(n)):
-                if len(region) >= EPILOGUE_LIMIT:
-                    break
-                continue
-            if self.kind.get(n) is not Kind.POINTWISE or len(n.outputs) != 1 or math.prod(shape_of(n.outputs[0])) != size:
+        waiting = set(consumers)        # nodes that read a value of the region and are not yet in it
+        while waiting and len(region) < EPILOGUE_LIMIT:
+            n = min(waiting, key=self.view.place.__getitem__)
+            out = n.outputs[0]
+            if self.kind[n] is not Kind.POINTWISE or len(n.outputs) != 1 or size_of(out) != size_of(value):
                 return []
             region.append(n)
-            open_.add(n.outputs[0])
-            inside = {*group, *region}
-            waiting = [v for v in open_ if v is not n.outputs[0] and any(c not in inside for c in self.view.consumers(v))]
+            waiting.remove(n)
             if not waiting:
-                return self._if_free(region, group, reach)
-            if n.outputs[0] in self.view.outputs:
+                return region
+            if out in self.view.outputs:
                 return []
+            waiting.update(self.view.consumers(out))
         return []
-
-    def _keeps_rows(self, node: ir.Node) -> bool:
-        """A Transpose that leaves the last axis last: a kernel can store through it in whole vectors."""
-        if node.op_type != "Transpose":
-            return False
-        perm = node.attributes.get_ints("perm", [])
-        return len(perm) > 0 and perm[-1] == len(perm) - 1
-
-    def _if_free(self, nodes: list[ir.Node], group: set[ir.Node], reach: set[ir.Node]) -> list[ir.Node]:
-        """The nodes, if none is taken and none waits for something that itself waits for this group."""
-        inside = {*group, *nodes}
-        for n in nodes:
-            if n in self.owner:
-                return []
-            for v in used_values(n):
-                producer = v.producer()
-                if producer is not None and producer not in inside and producer in reach:
-                    return []
-        return nodes
 
     # ---- prologue and generic groups
 
-    def _prologue(self, anchor: ir.Node) -> None:
-        low = lowering_of(anchor)
-        assert low is not None
-        if low.plain is None:
-            return
-        plain = {anchor.inputs[i] for i in low.plain if i < len(anchor.inputs)}
-        self._absorb(anchor, plain, copies_only=low.rereads)
-
-    def _absorb(self, root: ir.Node, plain: set[ir.Value | None] = frozenset(), copies_only: bool = False) -> None:  # type: ignore[assignment]
+    def _absorb(self, group: _Growing) -> None:
         """Takes producers that only this group reads, nearest first, until none is left."""
-        group = {n for n, o in self.owner.items() if o is root}
-        queue = [root]
+        queue = list(group.nodes)
         while queue:
-            node = queue.pop()
-            for value in used_values(node):
-                p = value.producer()
-                if p is None or p in self.owner or p not in self.view.place or (node is root and value in plain):
-                    continue
-                if value in self.view.outputs or len(p.outputs) != 1 or any(c not in group for c in self.view.consumers(value)):
-                    continue
-                if self._may_join(p, node, copies_only):
-                    self.owner[p] = root
-                    group.add(p)
-                    queue = list(group)
-                    break
+            for value in used_values(queue.pop()):
+                p = self.view.producer(value)
+                if p is not None and p not in self.taken and self._may_join(p, group):
+                    self.taken.add(p)
+                    group.nodes.add(p)
+                    queue.append(p)
 
-    def _may_join(self, producer: ir.Node, consumer: ir.Node, copies_only: bool) -> bool:
-        kind = self.kind.get(producer)
-        if kind is Kind.VIEW or (kind is Kind.INJECTIVE and producer.op_type in COPIES - {"Concat", "Pad"}):
-            return True
-        if copies_only or kind is None or producer.op_type == "Concat":
+    def _may_join(self, producer: ir.Node, group: _Growing) -> bool:
+        """Does only this group read what the producer makes, and does computing it inside repeat little? Notes how much."""
+        value = producer.outputs[0]
+        if len(producer.outputs) != 1 or value in self.view.outputs or producer.op_type == "Concat":
             return False
-        once = self.kind.get(consumer) in (Kind.POINTWISE, Kind.VIEW, Kind.ANCHOR) or consumer.op_type in COPIES
-        grows = math.prod(shape_of(consumer.outputs[0])) > math.prod(shape_of(producer.outputs[0])) and (
-            self.kind.get(consumer) is not Kind.ANCHOR)
-        return (once and not grows) or (producer.op_type not in EXPENSIVE and kind is Kind.POINTWISE and not _chain(producer, self.owner))
+        readers = self.view.consumers(value)
+        if any(r not in group.nodes or must_lie_in_memory(value, r) for r in readers):
+            return False
+        # pointwise readers ask for the same elements, all others for elements of their own
+        asked = {r: self._asked(value, r, group) for r in readers}
+        work = max((w for r, w in asked.items() if self.kind[r] is Kind.POINTWISE), default=0.0) + sum(
+            w for r, w in asked.items() if self.kind[r] is not Kind.POINTWISE)
+        group.work[producer] = work
+        if self.kind[producer] is Kind.VIEW or producer.op_type in COPIES:
+            return True
+        size, cost = size_of(value), 16 if producer.op_type in EXPENSIVE else 1
+        return cost * (work - size) <= LAUNCH + MEMORY * size and work <= BLOWUP * max(size, group.work[group.root])
 
-    def _can_alias(self, view: ir.Node) -> bool:
-        """A view is free unless its output is the model's, or its input may be neither written nor renamed."""
-        return view.outputs[0] not in self.view.outputs
-
-    # ---- result
-
-    def _collect(self, last: dict[ir.Node, ir.Value]) -> Partition:
-        members: dict[ir.Node, list[ir.Node]] = {}
-        aliases: dict[ir.Value, ir.Value] = {}
-        for n in self.view.nodes:
-            if n in self.owner:
-                members.setdefault(self.owner[n], []).append(n)
-            else:
-                aliases[n.outputs[0]] = n.inputs[0]  # type: ignore[assignment]
-        groups = []
-        for root, nodes in members.items():
-            anchor = root if self.kind.get(root) is Kind.ANCHOR else None
-            final = last[root] if anchor is not None else nodes[-1].outputs[0]
-            outputs = tuple(o for o in root.outputs if o.uses() or o in self.view.outputs) if final is root.outputs[0] else (final,)
-            groups.append(FusedGroup(tuple(nodes), anchor, outputs))
-        return Partition(tuple(_order(groups, aliases)), aliases)
+    def _asked(self, value: ir.Value, reader: ir.Node, group: _Growing) -> float:
+        """How many elements of the value its reader in the group asks for, counting repetitions."""
+        if self.kind[reader] is Kind.ANCHOR:
+            return math.inf if lowering_of(reader).rereads else size_of(value)
+        if reader.op_type == "Concat":
+            return size_of(value) * reader.inputs.count(value)
+        return group.work[reader] * taps(reader)
 
 
-def _chain(node: ir.Node, owner: dict[ir.Node, ir.Node]) -> bool:
-    """Does the node read something computed, rather than a stored value? Then joining it repeats more than one operation."""
-    return any((p := v.producer()) is not None and p not in owner and p.op_type in EXPENSIVE for v in used_values(node))
+def must_lie_in_memory(value: ir.Value, reader: ir.Node) -> bool:
+    low = lowering_of(reader)
+    if low.kind is not Kind.ANCHOR:
+        return False
+    return low.plain is None or any(value is reader.inputs[i] for i in low.plain if i < len(reader.inputs))
 
 
-def _order(groups: list[FusedGroup], aliases: dict[ir.Value, ir.Value]) -> list[FusedGroup]:
-    """Groups in the order of their last node's inputs being ready (a stable topological sort)."""
-    import networkx as nx
+def keeps_rows(node: ir.Node) -> bool:
+    """A Transpose that leaves the last axis last: a kernel can store through it in whole vectors."""
+    perm = node.attributes.get_ints("perm", []) if node.op_type == "Transpose" else []
+    return len(perm) > 0 and perm[-1] == len(perm) - 1
 
-    def root(v: ir.Value) -> ir.Value:
-        while v in aliases:
-            v = aliases[v]
-        return v
 
-    made = {v: n for n, g in enumerate(groups) for v in g.outputs}
-    edges = nx.DiGraph()
-    edges.add_nodes_from(range(len(groups)))
-    edges.add_edges_from((made[root(v)], n) for n, g in enumerate(groups) for v in g.inputs if root(v) in made)
-    return [groups[n] for n in nx.lexicographical_topological_sort(edges)]
+def taps(node: ir.Node) -> int:
+    """How many elements of its input one element of a node's output is made of."""
+    interpolates = node.op_type == "GridSample" or (
+        node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest")
+    return 4 if interpolates else 1

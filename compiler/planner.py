@@ -39,7 +39,8 @@ def bytes_of(value: ir.Value) -> int:
 
 def place_buffers(sizes: Sequence[int], births: Sequence[int], deaths: Sequence[int]) -> tuple[list[int], int]:
     """Offsets such that buffers alive at the same time do not overlap, and the arena's size: largest first, each at the lowest
-    free offset (greedy by size, Pisarchyk & Lee 2020, section 5.2). A buffer lives from step births[n] to deaths[n], inclusive."""
+    free offset (greedy by size, Pisarchyk & Lee 2020, section 5.2). A buffer lives from step births[n] to deaths[n], both
+    included."""
     offsets = [0] * len(sizes)
     placed: list[int] = []
     total = 0
@@ -67,7 +68,7 @@ class Weights:
     def add(self, array: np.ndarray) -> int:
         """Offset in bytes of the array's content."""
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        key = hashlib.sha256(raw.tobytes()).digest() + len(raw).to_bytes(8, "little")
+        key = hashlib.sha256(raw).digest()
         if key not in self._known:
             self._known[key] = self.size
             self.parts += [raw, np.zeros(up(len(raw)) - len(raw), np.uint8)]
@@ -87,7 +88,7 @@ def plan(name: str, model: ir.Model, partition: Partition, lowered: Sequence[Low
     births: dict[ir.Value, int] = {}
     deaths: dict[ir.Value, int] = {}
     for step, low in enumerate(lowered):
-        for b, buffer in zip(low.bindings, low.task.buffers, strict=True):
+        for b in low.bindings:
             if isinstance(b, ir.Value) and b not in inputs and b not in outputs:
                 births.setdefault(b, step)
                 deaths[b] = step
@@ -107,7 +108,7 @@ def plan(name: str, model: ir.Model, partition: Partition, lowered: Sequence[Low
             nodes=tuple(f"{n.op_type} {n.name}" for n in low.group.nodes), flops=flops(low.task),
             bytes=sum(b.bytes for b in low.task.buffers)))
     result = Plan(
-        name=name, inputs=tuple(signature(v) for v in model.graph.inputs), outputs=tuple(signature(v) for v in model.graph.outputs),
+        name=name, inputs=tuple(signature(v) for v in inputs), outputs=tuple(signature(v) for v in outputs),
         launches=tuple(launches), arena=arena, scratch=max((up(x.scratch) for x in launches), default=0), weights=weights.size)
     return result, weights.array()
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from ...schedules import expr as x
 from ...schedules.expr import Expr
-from ...schedules.task import Buffer, Store, Task
+from ...schedules.task import Buffer, Role, Store, Task
 from ..errors import Refusal
 from ..partition import FusedGroup, Partition, lowering_of
-from .registry import Anchor, Context, Kind, Pieces, Refuse, dtype_of, refusal, shape_of
+from .registry import Anchor, Context, Kind, Pieces, Refuse, Result, dtype_of, refusal, shape_of
 from .tensor import Tensor, reindex
-
-LITERAL = 1     # constants of at most this many elements become literals in the kernel
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,15 @@ def lower(group: FusedGroup, partition: Partition) -> LoweredGroup | list[Refusa
     return _Group(group, partition).build()
 
 
+@dataclass(frozen=True)
+class _Landing:
+    """At the element i0, i1, … of `space`, `value` lands at `index` of a value of the graph."""
+
+    space: tuple[int, ...]
+    index: tuple[Expr, ...]
+    value: Expr
+
+
 class _Group:
     """The state of one group while it is lowered: its buffers so far and the Tensors of its values."""
 
@@ -39,20 +47,20 @@ class _Group:
         self.group, self.partition = group, partition
         self.buffers: list[Buffer] = []
         self.bindings: list[ir.Value | np.ndarray] = []
-        self.known: dict[tuple[int, tuple[int, ...]], int] = {}
+        self.known: dict[tuple[int, Role, tuple[int, ...]], int] = {}
         self.tensors: dict[ir.Value, Tensor] = {}
         self.refusals: list[Refusal] = []
 
     # ---- what a Context asks for
 
     def buffer(self, value: ir.Value, shape: tuple[int, ...] | None = None) -> int:
-        if value in self.tensors and self._inside(value):
+        if value.producer() in self.group.nodes:
             raise ValueError(f"{value.name} is computed inside the group and lies nowhere")
         value = self.partition.root(value)
-        shape = shape_of(value) if shape is None else shape
+        shape, dtype = shape_of(value) if shape is None else shape, dtype_of(value)
         if value.const_value is not None:
-            return self._add(value, shape, dtype_of(value), "constant", value.const_value.numpy())
-        return self._add(value, shape, dtype_of(value), "input", value)
+            return self._add(value, shape, dtype, "constant", value.const_value.numpy())
+        return self._add(value, shape, dtype, "input", value)
 
     def weight(self, array: np.ndarray) -> int:
         return self._add(array, array.shape, str(array.dtype), "constant", array)
@@ -61,134 +69,102 @@ class _Group:
         b = self.buffers[buffer]
         return Tensor(b.shape, b.dtype, lambda index: x.load(buffer, index, b.dtype))
 
-    def _add(self, key: object, shape: tuple[int, ...], dtype: str, role: str, binding: ir.Value | np.ndarray) -> int:
-        name = (key if isinstance(key, str) else id(key), shape)    # `binding` keeps the object, and so its id, alive
-        place = self.known.get(name)
-        if place is None:
-            place = self.known[name] = len(self.buffers)
-            self.buffers.append(Buffer(tuple(shape), dtype, role))  # type: ignore[arg-type]
+    def _add(self, key: object, shape: tuple[int, ...], dtype: str, role: Role, binding: ir.Value | np.ndarray) -> int:
+        name = (id(key), role, shape)       # the bindings and the graph keep the object, and so its id, alive
+        if name not in self.known:
+            self.known[name] = len(self.buffers)
+            self.buffers.append(Buffer(tuple(shape), dtype, role))
             self.bindings.append(binding)
-        return place
+        return self.known[name]
 
     # ---- building
 
     def build(self) -> LoweredGroup | list[Refusal]:
-        task = self._anchored() if self.group.anchor is not None else self._generic()
+        task = self._task()
         return self.refusals if task is None or self.refusals else LoweredGroup(self.group, task, tuple(self.bindings))
 
-    def _generic(self) -> Task | None:
-        root = self.group.nodes[-1]
-        for node in self.group.nodes[:-1]:
-            self._compute(node)
+    def _task(self) -> Task | None:
+        root = self.group.root
+        behind = self._behind(root)
+        for node in self.group.nodes:
+            if node is not root and node not in behind:
+                self._compute(node)
         result = self._lower(root)
         if result is None:
+            for node in behind:     # only for their refusals, as if their inputs lay in memory
+                self._lower(node)
             return None
-        i = x.indices(len(shape_of(root.outputs[0])))
-        assert not isinstance(result, Anchor), root.op_type
-        stores: list[tuple[ir.Value, tuple[int, ...], tuple[Expr, ...], Expr]] = []
-        if isinstance(result, Pieces):
-            start = 0
-            for part in result.parts:
-                index = tuple(x.add(e, start) if axis == result.axis else e for axis, e in enumerate(i))
-                stores.append((root.outputs[0], part.shape, index, part.at(i)))
-                start += part.shape[result.axis]
-        else:
-            for value, t in zip(root.outputs, [result] if isinstance(result, Tensor) else result, strict=False):
-                if value in self.group.outputs:
-                    own = x.indices(len(t.shape))
-                    stores.append((value, t.shape, own, t.at(own)))
+        made = [(v, x) for v, x in self._landings(result) if behind or v in self.group.outputs]
+        if behind:
+            made = [(self.group.outputs[0], self._carried(landing, behind)) for _, landing in made]
         # only now, after every read has claimed its buffer: outputs are the last buffers
-        outputs = tuple(Store(self._output(v), *s) for v, *s in stores)
-        return Task("generic", tuple(self.buffers), outputs)
+        stores = tuple(Store(self._add(v, shape_of(v), dtype_of(v), "output", v), x.space, x.index, x.value) for v, x in made)
+        if not isinstance(result, Anchor):
+            return Task("generic", tuple(self.buffers), stores)
+        if result.family == "rows":
+            stores = tuple(replace(s, space=_rows_space(result, s)) for s in stores)
+        return Task(result.family, tuple(self.buffers), stores, dict(result.params), dict(result.operands), tuple(result.stages))
 
-    def _anchored(self) -> Task | None:
-        anchor_node = self.group.anchor
-        assert anchor_node is not None
-        behind = self._behind(anchor_node)
+    def _behind(self, root: ir.Node) -> list[ir.Node]:
+        """The epilogue's nodes: those of the group that depend on the root."""
+        reached, result = set(root.outputs), []
         for node in self.group.nodes:
-            if node is not anchor_node and node not in behind:
-                self._compute(node)
-        anchor = self._lower(anchor_node)
-        if anchor is None:
-            self._check(behind)
-            return None
-        assert isinstance(anchor, Anchor), anchor_node.op_type
-        if not behind:
-            pairs = [(v, o) for v, o in zip(anchor_node.outputs, anchor.outputs, strict=False) if v in self.group.outputs]
-            stores = tuple(Store(self._output(v), self._store_space(anchor, o.index, o.value), o.index, o.value) for v, o in pairs)
-        else:
-            index, value = self._epilogue(anchor_node, anchor, behind)
-            if value is None:
-                return None
-            stores = (Store(self._output(self.group.outputs[0]), self._store_space(anchor, index, value), index, value),)
-        return Task(anchor.family, tuple(self.buffers), stores, dict(anchor.params), dict(anchor.operands), tuple(anchor.stages))
-
-    def _store_space(self, anchor: Anchor, index: tuple[Expr, ...], value: Expr) -> tuple[int, ...]:
-        """A `rows` result that still depends on the reduction position is stored over space + reduce."""
-        if anchor.family != "rows":
-            return anchor.space
-        full = (*anchor.params["space"], *anchor.params["reduce"])
-        used = x.variables([*index, value])
-        inner = any(f"i{n}" in used for n in range(len(anchor.params["space"]), len(full)))
-        return full if inner or len(anchor.space) == len(full) else anchor.space
-
-    def _behind(self, anchor: ir.Node) -> list[ir.Node]:
-        """The epilogue's nodes: those of the group that depend on the anchor."""
-        reached, result = set(anchor.outputs), []
-        for node in self.group.nodes:
-            if node is not anchor and any(v in reached for v in node.inputs):
+            if any(v in reached for v in node.inputs):
                 reached.update(node.outputs)
                 result.append(node)
         return result
 
-    def _epilogue(self, node: ir.Node, anchor: Anchor, behind: list[ir.Node]) -> tuple[tuple[Expr, ...], Expr | None]:
-        """Carries (where it lands, what lands there) through the epilogue's nodes."""
-        first = next(o for v, o in zip(node.outputs, anchor.outputs, strict=False) if v.uses())
-        source = next(v for v in node.outputs if v.uses())
-        place: dict[ir.Value, tuple[Expr, ...]] = {source: first.index}
-        self.tensors[source] = _standing(source, first.value)
+    def _landings(self, result: Result) -> Iterator[tuple[ir.Value, _Landing]]:
+        """What the root stores in each of its outputs."""
+        outputs = self.group.root.outputs
+        if isinstance(result, Anchor):
+            for v, o in zip(outputs, result.outputs, strict=False):
+                yield v, _Landing(result.space, o.index, o.value)
+        elif isinstance(result, Pieces):
+            start = 0
+            for part in result.parts:
+                i = x.indices(len(part.shape))
+                index = tuple(x.add(e, start) if axis == result.axis else e for axis, e in enumerate(i))
+                yield outputs[0], _Landing(part.shape, index, part.at(i))
+                start += part.shape[result.axis]
+        else:
+            for v, t in zip(outputs, [result] if isinstance(result, Tensor) else result, strict=False):
+                if v in self.group.outputs:
+                    i = x.indices(len(t.shape))
+                    yield v, _Landing(t.shape, i, t.at(i))
+
+    def _carried(self, landing: _Landing, behind: Sequence[ir.Node]) -> _Landing:
+        """What the root's only output lands as, behind the epilogue's nodes."""
+        value = self.group.root.outputs[0]
+        place = {value: landing.index}
+        self.tensors[value] = _standing(value, landing.value)
         for n in behind:
             carried = next(v for v in n.inputs if v in place)
-            index, out = place[carried], n.outputs[0]
-            for v in n.inputs:      # a prologue of the epilogue: what another input is computed from
-                if v is not None and v not in place:
-                    self._ensure(v)
-            low = lowering_of(n)
-            assert low is not None
-            if low.kind is Kind.VIEW:
-                place[out] = reindex(index, shape_of(carried), shape_of(out))
-                value = self.tensors[carried].at(index)
-            elif n.op_type == "Transpose":
-                place[out] = tuple(index[p] for p in n.attributes["perm"].as_ints())
-                value = self.tensors[carried].at(index)
+            out, at = n.outputs[0], place[carried]
+            if n.op_type == "Transpose":
+                place[out] = tuple(at[p] for p in n.attributes["perm"].as_ints())
             else:
-                result = self._lower(n)
-                assert result is None or isinstance(result, Tensor)
-                place[out] = reindex(index, shape_of(carried), shape_of(out))
-                value = result.at(place[out]) if result is not None else x.const(0, dtype_of(out))
-            self.tensors[out] = _standing(out, value)
-        last = self.group.outputs[0]
-        return (place[last], self.tensors[last].at(place[last])) if last in place else ((), None)
-
-    def _check(self, nodes: list[ir.Node]) -> None:
-        """Lowers nodes only for their refusals, as if their inputs lay in memory."""
-        for n in nodes:
-            self._lower(n)
+                place[out] = reindex(at, shape_of(carried), shape_of(out))
+            if lowering_of(n).kind is Kind.POINTWISE:
+                self._compute(n)
+                element = self.tensors[out].at(place[out])
+            else:
+                element = self.tensors[carried].at(at)
+            self.tensors[out] = _standing(out, element)
+        out = behind[-1].outputs[0]
+        return _Landing(landing.space, place[out], self.tensors[out].at(place[out]))
 
     def _compute(self, node: ir.Node) -> None:
+        """Tensors of the node's outputs; where it is refused anything takes their place, to find what else would be."""
         result = self._lower(node)
-        if result is None:      # refused: go on with anything in its place, to find what else would be
+        if result is None:
             result = [_standing(v, x.const(0, dtype_of(v))) for v in node.outputs]
-        results = [result] if isinstance(result, Tensor) else result
-        assert not isinstance(results, Anchor | Pieces), node.op_type
-        for v, t in zip(node.outputs, results, strict=True):
-            self.tensors[v] = t
+        assert not isinstance(result, Anchor | Pieces), node.op_type
+        self.tensors.update(zip(node.outputs, [result] if isinstance(result, Tensor) else result, strict=True))
 
-    def _lower(self, node: ir.Node) -> Tensor | tuple[Tensor, ...] | Anchor | Pieces | None:
-        low = lowering_of(node)
-        assert low is not None
+    def _lower(self, node: ir.Node) -> Result | None:
         try:
-            return low.function(Context(node, [None if v is None else self._ensure(v) for v in node.inputs], self))  # type: ignore[return-value]
+            return lowering_of(node).function(Context(node, [None if v is None else self._ensure(v) for v in node.inputs], self))
         except Refuse as e:
             self.refusals.append(e.refusal)
         except (ValueError, TypeError, IndexError, KeyError, NotImplementedError) as e:
@@ -198,24 +174,24 @@ class _Group:
     def _ensure(self, value: ir.Value) -> Tensor:
         """The Tensor of a value: computed in the group, a literal, or read from memory (lazily: a buffer is claimed only when an
         element of it is asked for)."""
-        if value in self.tensors:
-            return self.tensors[value]
-        shape, dtype = shape_of(value), dtype_of(value)
-        if value.const_value is not None and value.const_value.size <= LITERAL and value.const_value.size > 0:
-            literal = x.const(value.const_value.numpy().reshape(()).item(), dtype)
-            t = Tensor(shape, dtype, lambda index: literal)
-        else:
-            t = Tensor(shape, dtype, lambda index: x.load(self.buffer(value, shape), index, dtype))
-        self.tensors[value] = t
-        return t
-
-    def _inside(self, value: ir.Value) -> bool:
-        return value.producer() in self.group.nodes
-
-    def _output(self, value: ir.Value) -> int:
-        return self._add(f"output {value.name}", shape_of(value), dtype_of(value), "output", value)
+        if value not in self.tensors:
+            shape, dtype, known = shape_of(value), dtype_of(value), value.const_value
+            if known is not None and known.size == 1:
+                literal = x.const(known.numpy().reshape(()).item(), dtype)
+                self.tensors[value] = Tensor(shape, dtype, lambda index: literal)
+            else:
+                self.tensors[value] = Tensor(shape, dtype, lambda index: x.load(self.buffer(value, shape), index, dtype))
+        return self.tensors[value]
 
 
 def _standing(value: ir.Value, element: Expr) -> Tensor:
     """A value of the epilogue, whose current element is known and is the only one ever asked for."""
     return Tensor(shape_of(value), dtype_of(value), lambda index: element)
+
+
+def _rows_space(anchor: Anchor, store: Store) -> tuple[int, ...]:
+    """A result that depends on the reduction position is stored over space + reduce."""
+    rows = tuple(anchor.params["space"])
+    full = (*rows, *anchor.params["reduce"])
+    inner = {f"i{n}" for n in range(len(rows), len(full))}
+    return full if store.space == full or inner & x.variables([*store.index, store.value]) else store.space
