@@ -77,7 +77,7 @@ class Built:
             if b.role == "output":
                 given.append(np.full(b.bytes, FILL, "u1"))
                 continue
-            a = np.ascontiguousarray(arrays[n])
+            a = np.asarray(arrays[n], order="C")
             assert a.shape == b.shape and a.dtype == b.dtype, f"buffer {n} is {b}, given {a.dtype}{a.shape}"
             given.append(np.ascontiguousarray(packs[n](a)) if n in packs else a)
         if scratch := self.template.scratch(self.task, self.knobs, self.device):
