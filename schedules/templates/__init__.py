@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..device import Device
 from ..task import Task
 from ..template import Template
+from .attention import Attention
 from .conv import DirectConv
 from .conv_narrow import NarrowConv
 from .depthwise import Depthwise
@@ -13,7 +14,7 @@ from .scan import Scan
 from .scatter import Scatter
 from .sort import Sort
 
-TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Depthwise(), Scan(), Sort(), Scatter())
+TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Depthwise(), Attention(), Scan(), Sort(), Scatter())
 
 
 def choose(task: Task, device: Device) -> Template | None:
