@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     normalize,
     pointwise,
     pool,
+    quantized,
     recurrent,
     reduce,
     resize,
