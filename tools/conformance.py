@@ -159,7 +159,7 @@ def table(results: Sequence[Result]) -> str:
         "# Conformance", "",
         "What `python -m burnish.tools.conformance` found: the backend test suite of the onnx package, compiled for the native",
         "target, run, and compared with the suite's outputs at the suite's relative tolerance (and an absolute one of at least a",
-        "unit of rounding of the output's largest element). There is no fallback: what is not compiled is refused, with a reason.",
+        "unit of rounding of the output's largest element). There is no fallback: what is not compiled is refused and says why.",
         "Inputs that decide a shape or a place (the `starts` of Slice, the `axes` of a reduction; the list is in",
         "`tools/suite.py`) are given to the compiler as constants.", "",
         f"**{count['pass']} of {len(results)} pass**, {count['refused']} are refused, {count['wrong']} are wrong, "
