@@ -94,7 +94,7 @@ def coordinates(mode: str, out: int, size: int, scale: float, roi: tuple[float, 
     o, length = np.arange(out, dtype=np.float64), scale * size
     match mode:
         case "half_pixel": return (o + 0.5) / scale - 0.5
-        case "pytorch_half_pixel": return (o + 0.5) / scale - 0.5 if length != 1 else np.full(out, -0.5)
+        case "pytorch_half_pixel": return (o + 0.5) / scale - 0.5 if length != 1 else np.zeros(out)
         case "half_pixel_symmetric": return size / 2 * (1 - out / length) + (o + 0.5) / scale - 0.5
         case "align_corners": return o * (size - 1) / (length - 1) if length != 1 else np.zeros(out)
         case "tf_crop_and_resize":

@@ -109,7 +109,10 @@ def rows(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
     env = grid(space, after=len(reduce)) | grid(reduce, "r", before=len(space))
     results: dict[str, np.ndarray] = {}
     for n, stage in enumerate(anchor.stages):
-        values = np.broadcast_to(evaluate(stage.value, env, arrays), space + reduce).reshape(*space, math.prod(reduce))
+        if 0 in space + reduce:     # nothing is evaluated: an index along an empty axis would be out of range
+            values = np.zeros((*space, math.prod(reduce)), stage.value.dtype)
+        else:
+            values = np.broadcast_to(evaluate(stage.value, env, arrays), space + reduce).reshape(*space, math.prod(reduce))
         s = _reduce(stage.op, values)
         env[f"s{n}"] = s.reshape(*space, *(1 for _ in reduce))
         results[f"s{n}"] = s.reshape(*space, *(1 for _ in range(len(anchor.space) - len(space))))
@@ -246,7 +249,8 @@ def recurrent(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
                     for name, extent in ((f"w{g}", p["inputs"]), (f"r{g}_", p["hidden"])):
                         if name in ops:
                             k = np.arange(extent, dtype=np.int32)
-                            x = state if name.endswith("_") else evaluate(ops["x"], env | {"r0": k}, arrays)
+                            x = state if name.endswith("_") else np.broadcast_to(
+                                evaluate(ops["x"], env | {"r0": k}, arrays), extent)
                             total += evaluate(ops[name], env | {"r0": k, "i3": env["i3"][:, None]}, arrays) @ x
                     env[f"g{g}"] = total
             if "c" in ops:

@@ -8,12 +8,10 @@ from onnx import numpy_helper, parser
 
 from burnish import passes
 from burnish.compiler.driver import separate_outputs
-from burnish.compiler.lower.group import LoweredGroup, lower
-from burnish.compiler.lower.registry import LOWERINGS, Anchor, dtype_of, shape_of
-from burnish.compiler.partition import partition
+from burnish.compiler.lower.registry import LOWERINGS, shape_of
 
 from .harness import assert_close, reference
-from .interpreter import FAMILIES, grid, store
+from .tasks import run_tasks
 
 rng = np.random.default_rng(0)
 
@@ -88,26 +86,3 @@ def test_graph(name):
     got, made = run_tasks(model, given)
     assert_close(got, want)
     assert made == families
-
-
-def run_tasks(model, given):
-    """The graph's outputs by its tasks, and the families of these."""
-    parts = partition(model)
-    values = {v: given[v.name] for v in model.graph.inputs}
-    families = set()
-    for group in parts.groups:
-        lowered = lower(group, parts)
-        assert isinstance(lowered, LoweredGroup), lowered
-        task, arrays = lowered.task, []
-        for buffer, binding in zip(task.buffers, lowered.bindings, strict=True):
-            if buffer.role == "output":
-                array = values[binding] = np.zeros(buffer.shape, buffer.dtype)
-            else:
-                array = (binding if isinstance(binding, np.ndarray) else values[parts.root(binding)]).reshape(buffer.shape)
-            arrays.append(array)
-        for s in task.stores:
-            anchor = Anchor(task.family, s.space, (), task.params, task.operands, task.stages)
-            env = dict(grid(s.space)) | FAMILIES[task.family](anchor, arrays)
-            store(s.index, s.value, s.space, env, arrays, arrays[s.buffer])
-        families.add(task.family)
-    return [values[parts.root(v)].reshape(shape_of(v)).astype(dtype_of(v)) for v in model.graph.outputs], families
