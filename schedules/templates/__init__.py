@@ -10,11 +10,15 @@ from .conv import DirectConv
 from .conv_narrow import NarrowConv
 from .depthwise import Depthwise
 from .gemm import ComputedGemm, Gemm
+from .generic import Generic
+from .recurrent import Recurrent
+from .rows import Rows
 from .scan import Scan
 from .scatter import Scatter
 from .sort import Sort
 
-TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Depthwise(), Attention(), Scan(), Sort(), Scatter())
+TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Depthwise(), Attention(), Rows(),
+                                   Generic(), Scan(), Sort(), Scatter(), Recurrent())
 
 
 def choose(task: Task, device: Device) -> Template | None:
