@@ -70,7 +70,8 @@ class Format:
 
 
 F32 = Format(
-    dtype="float32", integer="int32", pack="<f", mantissa=23, rounder=1.5 * 2.0**23, smallest=2.0**-126, largest=3.4028234663852886e38,
+    dtype="float32", integer="int32", pack="<f", mantissa=23, rounder=1.5 * 2.0**23, smallest=2.0**-126,
+    largest=3.4028234663852886e38,
     ln2=(0.693359375, -2.12194440054690583e-4), edges=(-87.3365447505531, 88.722831),
     exp=(1.0, 1.0000000364438796, 0.49999992117463891, 0.16666419926054348, 0.041668225797515841, 0.0083748248827715114,
          0.001383664131604061),
@@ -79,7 +80,8 @@ F32 = Format(
           (1.0, 0.46707199292609326, 0.025844748251348948, 0.00032718344078092262, 7.6983315643547578e-7), 9.1),
     erf=((1.1283791382607281, 0.19354987001980555, 0.053102142378321249, 0.0038835404655643578, 0.00028456732113124919,
           1.9866705124249858e-6),
-         (1.0, 0.50486165787124929, 0.11535178371820891, 0.015207575238846258, 0.0011856175566837775, 3.7419165624798972e-5), 4.0),
+         (1.0, 0.50486165787124929, 0.11535178371820891, 0.015207575238846258, 0.0011856175566837775,
+          3.7419165624798972e-5), 4.0),
     atan=((0.99999999910412508, 1.129026884911481, 0.28613450369530864, 0.0088949541978205196),
           (1.0, 1.4623600961750328, 0.5735905787710476, 0.050453715526305028)),
     sin=(0.99999999673651522, -0.16666650221280491, 0.0083320164730158889, -0.00019501832720499563),
@@ -88,7 +90,8 @@ F32 = Format(
 )
 
 F64 = Format(
-    dtype="float64", integer="int64", pack="<d", mantissa=52, rounder=1.5 * 2.0**52, smallest=2.0**-1022, largest=1.7976931348623157e308,
+    dtype="float64", integer="int64", pack="<d", mantissa=52, rounder=1.5 * 2.0**52, smallest=2.0**-1022,
+    largest=1.7976931348623157e308,
     ln2=(6.93147180369123816490e-01, 1.90821492927058770002e-10), edges=(-708.396418532264, 709.782712893384),
     exp=(1.0, 1.0, 0.50000000000000177, 0.16666666666666169, 0.041666666666492766, 0.0083333333335591567, 0.001388888895122417,
          0.00019841269432857977, 2.4801486520645745e-5, 2.7557622399453443e-6, 2.7632293506114214e-7, 2.499433960651554e-8),
@@ -146,12 +149,11 @@ def known(x: PrimExpr) -> float | int | None:
 
 
 def bits(x: PrimExpr) -> PrimExpr:
-    element, lanes = dtype_of(x)
-    return T.reinterpret(wide(FORMATS[element].integer, lanes), x)
+    return _as(FORMATS[dtype_of(x)[0]].integer, x)
 
 
 def floating(x: PrimExpr, f: Format) -> PrimExpr:
-    return T.reinterpret(wide(f.dtype, dtype_of(x)[1]), x)
+    return _as(f.dtype, x)
 
 
 def pattern(value: float, x: PrimExpr) -> PrimExpr:
@@ -168,13 +170,27 @@ def copysign(size: PrimExpr, sign: PrimExpr, f: Format) -> PrimExpr:
 
 
 def hold(x: PrimExpr) -> PrimExpr:
-    """x under a name, so that it is computed once. TVM inlines names of integers (and doubles their expressions each time), so
-    these are held as floats of the same bits; it cannot bind vectors of bool at all."""
-    element, lanes = dtype_of(x)
-    if element == "bool":
-        return x
-    disguise = {"int32": "float32", "uint32": "float32", "int64": "float64", "uint64": "float64"}.get(element)
-    return T.reinterpret(wide(element, lanes), T.Bind(T.reinterpret(wide(disguise, lanes), x))) if disguise else T.Bind(x)
+    """x under a name, so that it is computed once.
+
+    `T.Bind(x)` alone is not enough: TVM's analyzers put a pure value in the place of its name wherever they meet it, and nested
+    expressions grow exponentially. They leave alone what reads memory and is no integer, so x is or-ed with a zero that lies in
+    a local array, and named as a float of the same bits; LLVM sees through both. Booleans stay as they are: TVM cannot bind a
+    vector of them."""
+    element, _ = dtype_of(x)
+    width = "".join(c for c in element if c.isdigit())
+    if width not in ("16", "32", "64") or known(x) is not None or isinstance(x, tirx.Var):
+        return x if element == "bool" else T.Bind(x)
+    integer, real = f"int{width}", f"float{width}"
+    zero = T.alloc_buffer((1,), integer, scope="local")
+    T.buffer_store(zero, tirx.const(0, integer), [0])
+    same = _as(integer, x) | zero[0]
+    return _as(element, T.Bind(_as(real, same)))
+
+
+def _as(element: str, x: PrimExpr) -> PrimExpr:
+    """The bits of x as another type of the same width."""
+    of, lanes = dtype_of(x)
+    return x if of == element else T.reinterpret(wide(element, lanes), x)
 
 
 def polynomial(coefficients: Sequence[float], x: PrimExpr) -> PrimExpr:
@@ -428,14 +444,15 @@ def _real_power(x: PrimExpr, y: PrimExpr, f: Format) -> PrimExpr:
 
 
 def _integer_power(x: PrimExpr, y: PrimExpr) -> PrimExpr:
-    """Square and multiply over the 31 bits of an exponent."""
+    """Square and multiply. Six bits of the exponent do: above 63 only 0 and ±1 do not overflow."""
     result, square = like(1, x), x
-    for bit in range(31):
+    for bit in range(6):
         taken = tirx.NE(y & like(1 << bit, y), like(0, y))
         result = hold(tirx.Select(taken, result * square, result))
         square = hold(square * square)
     unit = tirx.EQ(x * x, like(1, x))
-    return tirx.Select(tirx.Or(y >= like(0, y), unit), result, like(0, x))
+    fits = tirx.And(y >= like(0, y), y < like(64, y))
+    return tirx.Select(tirx.Or(unit, fits), result, like(0, x))
 
 
 # ---- What needs no polynomial ------------------------------------------------------------------------------------------------

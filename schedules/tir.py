@@ -19,7 +19,7 @@ from tvm.tirx.script import builder as T
 
 from .device import Device
 from .expr import Expr, post_order
-from .mathlib import MATH, dtype_of, like, wide
+from .mathlib import MATH, dtype_of, hold, like, wide
 from .task import Task
 
 PrimExpr = Any
@@ -114,7 +114,8 @@ class Kernel:
             flat = flat + i * s
         return flat
 
-    def value(self, root: Expr, env: Mapping[str, PrimExpr], arrays: Mapping[int, Callable[..., PrimExpr]] | None = None) -> PrimExpr:
+    def value(self, root: Expr, env: Mapping[str, PrimExpr],
+              arrays: Mapping[int, Callable[..., PrimExpr]] | None = None) -> PrimExpr:
         """TIR of an expression, with its variables from `env`. What is used twice is bound to a name, at this point of the
         program. Inside `T.vectorized` the same scalar code becomes vectors. `arrays` overrides how a buffer is read."""
         order = post_order([root])
@@ -126,12 +127,13 @@ class Kernel:
         for e in order:
             args = [done[id(a)] for a in e.args]
             x = self._node(e, args, env, arrays or {})
-            if uses.get(id(e), 0) > 1 and e.op not in ("const", "var") and e.dtype != "bool":   # TVM cannot bind a vector of bool
-                x = T.Bind(x)
+            if uses.get(id(e), 0) > 1 and e.op not in ("const", "var"):
+                x = T.Bind(x) if e.dtype == "int32" else hold(x)    # int32 is mostly positions, which TVM shall see through
             done[id(e)] = x
         return done[id(root)]
 
-    def _node(self, e: Expr, args: list[PrimExpr], env: Mapping[str, PrimExpr], arrays: Mapping[int, Callable[..., PrimExpr]]) -> PrimExpr:
+    def _node(self, e: Expr, args: list[PrimExpr], env: Mapping[str, PrimExpr],
+              arrays: Mapping[int, Callable[..., PrimExpr]]) -> PrimExpr:
         if e.op == "var":
             return env[e.value]
         if e.op == "load":
