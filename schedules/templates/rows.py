@@ -29,12 +29,15 @@ class Rows(Template):
     def space(self, task: Task, device: Device) -> Space:
         p, lanes = plan(task), lanes_of(task, device)
         held = max((sum(2 if "arg" in r.op else 1 for r in s.reductions) for s in p.sweeps), default=1)
-        return (Space.of(rows=(1, 2, 3, 4, 6, 8), vectors=(1, 2, 4, 8))
+
+        def small(k: Any) -> bool:
+            return k.rows * k.vectors == 1 or (held * k.rows * k.vectors + k.vectors + 2 <= device.vector_registers
+                                               and p.scratch(k.rows, k.vectors * lanes) <= device.l2_kib * 512)
+
+        return (Space.of(rows=(1, 2, 4, 6, 8), vectors=(1, 2, 4, 8))
                 .require(lambda k: k.rows == 1 or k.rows <= p.row.extent, "more rows than there are")
                 .require(lambda k: k.vectors == 1 or k.vectors * lanes <= p.column.extent, "more vectors than there are")
-                .require(lambda k: k.rows * k.vectors == 1 or held * k.rows * k.vectors + k.vectors + 2 <= device.vector_registers
-                         and p.scratch(k.rows, k.vectors * lanes) <= device.l2_kib * 512,
-                         "accumulators would spill, or kept values leave the cache"))
+                .require(small, "accumulators would spill, or kept values leave the cache"))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
         p, lanes = plan(task), lanes_of(task, device)
@@ -69,16 +72,20 @@ def steps_of_tile(p: Plan, knobs: Knobs, lanes: int) -> int:
 
 @lru_cache(maxsize=1024)
 def step_cost(p: Plan, rows: int, vectors: int, lanes: int) -> float:
-    """Vector instructions of one step: at each vector of a sweep the slower of computing and of waiting for the last sum."""
-    total = STEP + rows * vectors * sum(work([e.value], p.column.name, variables([e.value]), p.shapes) for e in p.results)
+    """Vector instructions of one step: at each vector of a sweep the slower of computing and of waiting for the last sum. Large
+    code costs too, as it is built, shipped and fetched: a tenth more for every hundred instructions."""
+    stored = sum(work([e.value], p.column.name, variables([e.value]), p.shapes) for e in p.results)
+    total, code = STEP + rows * vectors * stored, 0.0
     across = 1 if p.on_space else vectors       # vectors of the reduction whose sums are independent
     positions = math.prod(a.extent for a in p.inner) * (1 if p.on_space else up(p.column.extent, lanes))
     for s in p.sweeps:
-        wait = LATENCY / across if s.reductions else 0
-        total += positions * (max(position_cost(p, s, rows, vectors if p.on_space else 1), wait) + 1 / across)
+        here = position_cost(p, s, rows, vectors if p.on_space else 1)
+        wait = LATENCY / 2 / across if s.reductions else 0      # half: the next step begins meanwhile
+        total += positions * (max(here, wait) + 1 / across)
+        code += here * (p.unrolled(s, rows * vectors) if p.on_space else 2 + across if s.reductions else 2)
         if not p.on_space:
-            total += len(s.reductions) * rows * (2 * vectors + 4 * math.log2(lanes)) + 8 * math.log2(lanes)
-    return total
+            total += len(s.reductions) * rows * (2 * vectors + 4 * math.log2(lanes)) + 4 * math.log2(lanes)
+    return total * (1 + code / 1000)
 
 
 def position_cost(p: Plan, s: Sweep, rows: int, vectors: int) -> float:

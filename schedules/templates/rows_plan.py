@@ -16,6 +16,7 @@ from .registertile import HEAVY
 
 KEEP = 10           # vector instructions from which on a value is kept rather than computed again
 ROW_LIMIT = 65536   # elements of a row of which values are kept, lanes on the reduction
+UNROLL = 80         # vectors of a sweep's values up to which short loops are unrolled
 STRIP_LIMIT = 2048  # the same with lanes on the space, where a whole strip is kept
 
 
@@ -96,6 +97,19 @@ class Plan:
     def scratch(self, rows: int, width: int) -> int:
         """Bytes of kept values."""
         return 4 * self.saved * self.count * rows * (width if self.on_space else 1)
+
+    def loops(self, s: Sweep, accumulators: int) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
+        """Of the inner axes, with lanes on the space: those that become loops, and the innermost that are short enough to be
+        unrolled."""
+        first, copies = len(self.inner), accumulators * len(s.roots)
+        while first and copies * self.inner[first - 1].extent <= UNROLL:
+            first -= 1
+            copies *= self.inner[first].extent
+        return self.inner[:first], self.inner[first:]
+
+    def unrolled(self, s: Sweep, accumulators: int) -> int:
+        """Copies of a sweep's code."""
+        return math.prod(a.extent for a in self.loops(s, accumulators)[1])
 
     @property
     def wide(self) -> bool:

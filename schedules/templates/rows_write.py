@@ -19,12 +19,11 @@ from ..affine import lanewise
 from ..expr import Expr, variables
 from ..tir import Kernel, T, alloc, constant, ld, splat, st, tirx
 from .loops import nest, unflatten
-from .rows_plan import Axis, Plan, Put, Sweep
+from .rows_plan import Plan, Put, Sweep
 
 PrimExpr = Any
 Env = Mapping[str, PrimExpr]
 
-UNROLL = 160    # vectors of a sweep's values up to which short loops are unrolled
 COMBINE: dict[str, Callable[[PrimExpr, PrimExpr], PrimExpr]] = {
     "sum": lambda a, b: a + b, "prod": lambda a, b: a * b, "max": T.max, "min": T.min}
 BETTER: dict[str, Callable[[PrimExpr, PrimExpr], PrimExpr]] = {     # is the later element b taken instead of a?
@@ -163,7 +162,7 @@ class Writer:
         """The loops over the reduction space; what the caller emits for the spots of an item lands in their bodies."""
         p = self.plan
         if p.on_space:
-            loops, unrolled = self.unroll(s)
+            loops, unrolled = p.loops(s, self.rows * self.vectors)
             with nest([a.extent for a in loops]) as at:
                 step = dict(zip((a.name for a in loops), at, strict=True))
                 for taps in itertools.product(*(range(a.extent) for a in unrolled)):
@@ -187,15 +186,6 @@ class Writer:
     def columns(self, left: PrimExpr, step: Env) -> list[Spot]:
         align = math.gcd(self.lanes, self.plan.column.extent)
         return [Spot(v, step, left + v * self.lanes, align) for v in range(self.vectors)]
-
-    def unroll(self, s: Sweep) -> tuple[list[Axis], list[Axis]]:
-        """(axes that become loops, innermost axes that are unrolled because they are short)."""
-        loops, unrolled = list(self.plan.inner), []
-        copies = self.rows * self.vectors * len(s.roots)
-        while loops and copies * loops[-1].extent <= UNROLL:
-            unrolled.insert(0, loops.pop())
-            copies *= unrolled[0].extent
-        return loops, unrolled
 
     # ---- code of one vector
 

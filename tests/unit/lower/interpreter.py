@@ -114,8 +114,8 @@ def rows(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
         else:
             values = np.broadcast_to(evaluate(stage.value, env, arrays), space + reduce).reshape(*space, math.prod(reduce))
         s = _reduce(stage.op, values)
-        env[f"s{n}"] = s.reshape(*space, *(1 for _ in reduce))
-        results[f"s{n}"] = s.reshape(*space, *(1 for _ in range(len(anchor.space) - len(space))))
+        env[f"s{n}"] = s.reshape((*space, *(1 for _ in reduce)))
+        results[f"s{n}"] = s.reshape((*space, *(1 for _ in range(len(anchor.space) - len(space)))))
     return results
 
 
