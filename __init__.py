@@ -6,8 +6,21 @@
     y = model(x)
 """
 
-from .compiler.api import Artifact, compile, load
-from .compiler.errors import BurnishError, Refused
-from .targets.cpu.loader import Model
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .compiler.api import Artifact, compile, load
+    from .compiler.errors import BurnishError, Refused
+    from .targets.cpu.loader import Model
 
 __all__ = ["Artifact", "BurnishError", "Model", "Refused", "compile", "load"]
+HOMES = {"Artifact": "compiler.api", "BurnishError": "compiler.errors", "Model": "targets.cpu.loader",
+         "Refused": "compiler.errors", "compile": "compiler.api", "load": "compiler.api"}
+
+
+def __getattr__(name: str) -> object:
+    """Each name is imported when it is first asked for: the command line's watching process loads nothing of it."""
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{HOMES[name]}", __name__), name)

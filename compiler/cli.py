@@ -1,8 +1,10 @@
-"""The command line: `burnish VERB …`, and `compile` for `burnish compile`."""
+"""The command line: `burnish VERB …`."""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -11,79 +13,91 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ..targets.cpu import loader, profile
+from ..targets.cpu import loader, manifest, profile
 from ..targets.cpu.errors import TargetError, ToolchainError
 from . import api, importer, ui
 from .arrays import read_input, save_outputs, top
 from .compare import compare as compare_layers
-from .driver import lower, prepare
-from .errors import BuildError, BurnishError, Refused
+from .driver import lower_model
+from .errors import BuildError, BurnishError
 from .measure import measure as measure_artifact
 from .planner import signature
 from .sample import sample_inputs
 from .shapes import parse_shapes
 
-app = typer.Typer(name="burnish", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
+app = typer.Typer(name="burnish", add_completion=False, rich_markup_mode="markdown",
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Compiles a trained ONNX model into a small, self-contained, tuned library.")
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX model.", show_default=False)]
-ArtifactDir = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder that `burnish compile` wrote.", show_default=False)]
+ArtifactDir = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder that `compile` wrote.", show_default=False)]
+InputFiles = Annotated[list[Path], typer.Argument(metavar="INPUT…", show_default=False, help=(
+    "One file for each input, or one .npz with them all: .npy, .npz, or an image."))]
+OutputDir = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="The folder to write.")]
+OutputFile = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", show_default=False,
+                                                 help="Save the outputs as .npy or .npz.")]
 Shapes = Annotated[list[str] | None, typer.Option("--shape", metavar="NAME=1x3x224x224", show_default=False,
                                                   help="Fixes an input with free dimensions. Repeat for several inputs.")]
-Target = Annotated[str, typer.Option(help=f"{', '.join(api.TARGETS)}, or a device of targets/cpu/devices.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Seed = Annotated[int, typer.Option(help="Of the random sample input.")]
-Threads = Annotated[int | None, typer.Option(help="Default: as many as CPUs that this process may use.", min=1, show_default=False)]
+Target = Annotated[str, typer.Option(metavar="DEVICE", help=f"{', '.join(api.TARGETS)}, or a device of targets/cpu/devices.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text and tables.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of the random sample input.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False,
+                                             help="Default: as many as CPUs that this process may use.")]
+Workers = Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False,
+                                             help="Processes that build kernels. Default: one for each CPU.")]
+PerChannel = Annotated[str, typer.Option(metavar="A,B,C", help="Of images, for each channel, in units of 0..1.")]
+Rounds = Annotated[int, typer.Option(metavar="N", min=3, help="Runs to time.")]
+Rows = Annotated[int, typer.Option(metavar="N", min=0, help="Rows of the table of launches.")]
+Every = Annotated[bool, typer.Option("--all", help="Show every kernel, not just the worst ten.")]
 
 
 @app.command("compile", epilog="Examples:\n\n`burnish compile model.onnx -o out`\n\n"
                                "`burnish compile ocr.onnx --shape x=1x3x48x320 -o out --target linux-arm64`")
-def compile_command(model: ModelFile, output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")] = Path("out"),
-                    target: Target = "native", shape: Shapes = None, threads: Annotated[int | None, typer.Option(
-                        help="Processes that build kernels. Default: one for each CPU.", min=1, show_default=False)] = None,
-                    seed: Seed = 0, json: Json = False) -> None:
-    """Compile a model into a folder: library, weights, C header, example, manifest. The folder appears only once the library has
-    run its sample and its output equals onnxruntime's."""
+def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: Target = "native", shape: Shapes = None,
+                    threads: Workers = None, seed: Seed = 0, json: Json = False) -> None:
+    """Compile a model into a folder: library, weights, C header, example, manifest.
+
+    The folder appears only once the library has run its sample and its output equals onnxruntime's."""
     with ui.progress(f"compile {model.name}") as report:
         done = api.compile(model, output, target=target, shapes=parse_shapes(shape), workers=threads, seed=seed, progress=report)
     if json:
-        return ui.print_json(asdict(done))
-    checked = "not run: there is no emulator for it here" if done.error is None else f"equals onnxruntime's to {done.error:.1e} of its scale"
-    ui.out.print(f"[bold green]{done.path}[/]")
-    ui.out.print(f"  library  {ui.size(done.library)} ({done.kernels} kernels, {done.launches} launches)")
-    ui.out.print(f"  weights  {ui.size(done.weights)}")
-    ui.out.print(f"  output   {checked}")
+        ui.print_json(asdict(done))
+        return
+    ui.say(str(done.path), "bold green")
+    ui.say(f"  library  {ui.size(done.library)} ({ui.count(done.kernels, 'kernel')}, {ui.count(done.launches, 'launch')})")
+    ui.say(f"  weights  {ui.size(done.weights)}")
+    ui.say("  output   " + ("not run: there is no emulator for it here" if done.error is None else
+                            f"equals onnxruntime's to {done.error:.1e} of its scale"))
     if target == "native":
-        ui.out.print(f"Next: burnish measure {output}    burnish run {output} INPUT    or see {output}/README.md")
-    return None
+        ui.say(f"Next: burnish measure {output}, burnish run {output} INPUT, or read {output / 'README.md'}")
 
 
 @app.command(epilog="Example: `burnish check model.onnx --shape x=1x3x48x320`")
 def check(model: ModelFile, shape: Shapes = None, json: Json = False) -> None:
-    """Say whether the model can be compiled, and how each op would be, without compiling it. Exit code 2 if not."""
-    graph, applied = prepare(importer.load(model, parse_shapes(shape)))
-    _, lowered = lower(graph)
-    families = Counter((str(g.group), g.task.family) for g in lowered)
+    """Say whether the model can be compiled, and how each op would be, without compiling it.
+
+    Exit code 2 if not, with every node that cannot, the reason, and what to do."""
+    lowered = lower_model(importer.load(model, parse_shapes(shape)))
+    families = Counter((str(g.group), g.task.family) for g in lowered.groups)
+    kernels = len({g.task.key for g in lowered.groups})
     if json:
-        return ui.print_json({"model": str(model), "passes": applied, "kernels": len({g.task.key for g in lowered}), "groups": [
+        ui.print_json({"model": str(model), "passes": lowered.passes, "kernels": kernels, "groups": [
             {"nodes": nodes, "family": family, "count": n} for (nodes, family), n in families.items()]})
-    table = ui.Table("count", "nodes", "made as", title=f"{model.name} can be compiled: {len(lowered)} kernel launches", title_justify="left")
+        return
+    table = ui.table("count", "nodes", "made as", numbers=1)
     for (nodes, family), n in families.most_common():
-        table.add_row(str(n), nodes, family)
+        ui.row(table, str(n), nodes, family)
     ui.out.print(table)
-    return None
+    ui.say(f"{model.name} can be compiled: {ui.count(kernels, 'kernel')}, {ui.count(len(lowered.groups), 'launch')}")
 
 
 @app.command(epilog="Examples:\n\n`burnish run out cat.png --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`\n\n"
                     "`burnish run out ids.npy mask.npy -o result.npz`")
-def run(artifact: ArtifactDir, inputs: Annotated[list[Path], typer.Argument(help="One file for each input, or one .npz with them all: .npy, "
-                                                                                 ".npz, or an image.", show_default=False)],
-        output: Annotated[Path | None, typer.Option("-o", "--output", help="Save the outputs as .npy or .npz.", show_default=False)] = None,
-        mean: Annotated[str, typer.Option(help="Of images, for each channel, in units of 0..1.")] = "0",
-        std: Annotated[str, typer.Option(help="Of images, for each channel, in units of 0..1.")] = "1",
+def run(artifact: ArtifactDir, inputs: InputFiles, output: OutputFile = None, mean: PerChannel = "0", std: PerChannel = "1",
         threads: Threads = None, json: Json = False) -> None:
-    """Run an artifact on arrays or images. A vector of scores is shown as its five largest."""
+    """Run an artifact on arrays or images.
+
+    A vector of scores is shown as its five largest."""
     with loader.load(artifact, threads) as model:
         arrays = read_input(inputs, model.inputs, mean, std)
         result = model(*arrays)
@@ -92,43 +106,47 @@ def run(artifact: ArtifactDir, inputs: Annotated[list[Path], typer.Argument(help
     if output is not None:
         save_outputs(output, names, outputs)
     if json:
-        return ui.print_json({n: {"shape": o.shape, "dtype": str(o.dtype), "top": top(o)} for n, o in zip(names, outputs, strict=True)})
+        ui.print_json({n: {"shape": o.shape, "dtype": str(o.dtype), "top": top(o)} for n, o in zip(names, outputs, strict=True)})
+        return
     for name, o in zip(names, outputs, strict=True):
-        ui.out.print(f"[bold]{name}[/]  {o.dtype}\\[{', '.join(map(str, o.shape))}]")
+        ui.say(f"{name}: {o.dtype}[{', '.join(map(str, o.shape))}]", "bold")
         for index, value in top(o):
-            ui.out.print(f"  {index:6d}  {value:.6g}")
+            ui.say(f"  {index:6d}  {value:.6g}")
         if not top(o):
-            ui.out.print(np.array2string(o, threshold=16, precision=5, edgeitems=2), markup=False)
+            ui.say(np.array2string(o, threshold=16, precision=5, edgeitems=2))
     if output is not None:
-        ui.out.print(f"saved to {output}")
-    return None
+        ui.say(f"saved to {output}")
 
 
 @app.command(epilog="Example: `burnish measure out --threads 1`")
-def measure(artifact: ArtifactDir, threads: Threads = None, rounds: Annotated[int, typer.Option(help="Runs to time.", min=3)] = 50,
-            kernels: Annotated[int, typer.Option(help="Rows of the table of kernels.", min=0)] = 20, seed: Seed = 0, json: Json = False) -> None:
-    """Time an artifact on its kind of input: latency with its spread, and where the time goes, launch by launch, beside what this
-    machine's core could do."""
+def measure(artifact: ArtifactDir, threads: Threads = None, rounds: Rounds = 50, kernels: Rows = 20, seed: Seed = 0,
+            json: Json = False) -> None:
+    """Time an artifact on its kind of input: latency with its spread, and where the time goes.
+
+    Each launch stands beside what the threads' cores could do; over 100% of memory's bandwidth, its data was in their caches."""
     with ui.progress("measure") as report:
         found = measure_artifact(artifact, threads, rounds, seed, report)
     if json:
-        return ui.print_json(asdict(found))
-    ui.out.print(f"{artifact}: median [bold]{ui.seconds(found.median)}[/], 10th percentile {ui.seconds(found.p10)}, "
-                 f"90th {ui.seconds(found.p90)}  ({found.rounds} runs, {found.threads} threads)")
-    ui.out.print(f"one core's ceilings: {found.peak_flops / 1e9:.0f} GFLOP/s, {found.peak_bandwidth / 1e9:.0f} GB/s from memory")
-    table = ui.Table("time", "share", "rate", "of peak", "kernel", "nodes")
+        ui.print_json(asdict(found))
+        return
+    ui.say(f"median {ui.seconds(found.median)}", "bold")
+    ui.say(f"10th percentile {ui.seconds(found.p10)}, 90th {ui.seconds(found.p90)} "
+           f"({ui.count(found.rounds, 'run')}, {ui.count(found.threads, 'thread')})")
+    ui.say(f"one core's ceilings: {found.peak_flops / 1e9:.0f} GFLOP/s, {found.peak_bandwidth / 1e9:.0f} GB/s from memory")
+    table = ui.table("time", "share", "rate", "of peak", "kernel", "nodes", numbers=4)
     for k in sorted(found.launches, key=lambda k: -k.seconds)[:kernels]:
-        rate = f"{k.flops / k.seconds / 1e9:.0f} GFLOP/s" if k.compute_bound else f"{k.bytes / k.seconds / 1e9:.1f} GB/s"
-        table.add_row(ui.seconds(k.seconds), f"{k.share:.1%}", rate, f"{k.of_peak:.0%}", k.kernel, ", ".join(k.nodes), style=None)
+        rate = f"{k.rate / 1e9:.0f} GFLOP/s" if k.compute_bound else f"{k.rate / 1e9:.1f} GB/s"
+        ui.row(table, ui.seconds(k.seconds), f"{k.share:.1%}", rate, f"{k.of_peak:.0%}", k.kernel, ", ".join(k.nodes))
     ui.out.print(table)
-    return None
+    if len(found.launches) > kernels:
+        ui.say(f"… and {len(found.launches) - kernels} more (--kernels)")
 
 
 @app.command(epilog="Example: `burnish compare model.onnx`")
-def compare(model: ModelFile, shape: Shapes = None, seed: Seed = 0, every: Annotated[bool, typer.Option(
-        "--all", help="Show every kernel, not just the worst ten.")] = False, json: Json = False) -> None:
-    """Compile with every kernel's output exposed and compare each with onnxruntime: which pass, which layer differs first? Exit
-    code 1 if one does."""
+def compare(model: ModelFile, shape: Shapes = None, seed: Seed = 0, every: Every = False, json: Json = False) -> None:
+    """Compile with every kernel's output exposed and compare each with onnxruntime: which layer differs first?
+
+    The passes are compared, too. Exit code 1 if anything differs."""
     shapes = parse_shapes(shape)
     graph = importer.load(model, shapes)
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
@@ -140,62 +158,76 @@ def compare(model: ModelFile, shape: Shapes = None, seed: Seed = 0, every: Annot
                        "first": asdict(found.first) if found.first else None})
         sys.exit(int(bad))
     shown = found.layers if every else sorted(found.layers, key=lambda x: -x.difference.error)[:10]
-    table = ui.Table("error", "allowed", "value", "nodes", title="kernels against onnxruntime" + ("" if every else ", the worst ten"))
+    table = ui.table("error", "allowed", "value", "nodes", numbers=2)
     for x in shown:
-        table.add_row(f"{x.difference.error:.1e}", f"{x.difference.tolerance:.0e}", x.difference.name, ", ".join(x.nodes),
-                      style="" if x.difference.ok else "red")
+        ui.row(table, f"{x.difference.error:.1e}", f"{x.difference.tolerance:.0e}", x.difference.name, ", ".join(x.nodes),
+               style="" if x.difference.ok else "red")
     ui.out.print(table)
-    ui.out.print("passes: " + ("[red]change the output[/]" if found.guilty_passes else "exact"))
-    ui.out.print(f"first kernel that differs: {', '.join(found.first.nodes) if found.first else 'none'}")
+    if len(shown) < len(found.layers):
+        ui.say(f"… and {len(found.layers) - len(shown)} more with smaller errors (--all)")
+    ui.say("passes: " + ("they change the output" if found.guilty_passes else "exact"), "red" if found.guilty_passes else "")
+    ui.say(f"first kernel that differs: {', '.join(found.first.nodes) if found.first else 'none'}", "red" if found.first else "")
     sys.exit(int(bad))
 
 
 @app.command(epilog="Example: `burnish inspect out`")
 def inspect(artifact: ArtifactDir, json: Json = False) -> None:
     """Show what is in an artifact: inputs, outputs, kernels by size, and whether every file is what the compiler wrote."""
-    from ..targets.cpu import manifest
-
     record = manifest.read(artifact.resolve())
     manifest.verify(artifact.resolve(), record)
     if json:
-        return ui.print_json(record.model_dump())
-    ui.out.print(f"[bold]{record.name}[/] for {record.device.name} ({record.device.arch}), made by "
-                 + ", ".join(f"{k} {v}" for k, v in record.tools.items()))
+        ui.print_json(record.model_dump())
+        return
+    ui.say(f"{record.name} for {record.device.name} ({record.device.arch})", "bold")
     for kind, tensors in (("input", record.inputs), ("output", record.outputs)):
         for t in tensors:
-            ui.out.print(f"  {kind:6s} {t}", markup=False)
-    ui.out.print(f"  arena {ui.size(record.arena)}, weights {ui.size(record.weights)}, {len(record.launches)} launches")
+            ui.say(f"  {kind:8s} {t}")
+    ui.say(f"  arena    {ui.size(record.arena)}")
+    ui.say(f"  weights  {ui.size(record.weights)}")
+    ui.say(f"  made by  {', '.join(f'{k} {v}' for k, v in record.tools.items())}")
     uses = Counter(x.kernel for x in record.launches)
-    table = ui.Table("code", "launches", "kernel", "template", "knobs")
+    table = ui.table("code", "launches", "kernel", "template", "knobs", numbers=2)
     for k in sorted(record.kernels, key=lambda k: -k.code_bytes):
-        table.add_row(ui.size(k.code_bytes), str(uses[k.symbol]), k.symbol, k.template, " ".join(f"{n}={v}" for n, v in k.knobs.items()))
+        ui.row(table, ui.size(k.code_bytes), str(uses[k.symbol]), k.symbol, k.template,
+               " ".join(f"{n}={v}" for n, v in k.knobs.items()))
     ui.out.print(table)
-    ui.out.print(f"every one of {len(record.files)} files has its SHA-256")
-    return None
+    ui.say(f"all {len(record.files)} files are as the compiler wrote them (SHA-256)")
+
+
+# ---- The program -------------------------------------------------------------------------------------------------------
 
 
 def run_app(arguments: list[str]) -> None:
-    """The program: expected errors are one line and an exit code, never a traceback."""
+    """Expected errors, and others, are one line and an exit code, never a traceback."""
     as_json = "--json" in arguments
     try:
-        app(arguments, standalone_mode=False)
+        app(arguments or ["--help"], standalone_mode=False)
     except (BurnishError, TargetError) as e:
         ui.fail(BuildError(str(e)) if isinstance(e, ToolchainError) else e, as_json)
     except (typer.Abort, KeyboardInterrupt):
-        ui.err.print("interrupted")
+        ui.complain("interrupted")
         sys.exit(130)
+    except BrokenPipeError:     # `burnish … | head`; nothing can be said any more, not even when Python flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as e:
+        ui.fail(BurnishError(f"{e.filename or 'the system'}: {e.strerror or e}"), as_json)
+    except MemoryError:
+        ui.fail(BurnishError("this machine has not enough memory for it"), as_json)
     except Exception as e:
         if hasattr(e, "format_message"):        # a usage error of click's
-            ui.fail(BurnishError(e.format_message()), as_json)
-        raise
+            context = getattr(e, "ctx", None)
+            command = context.command_path if context else "burnish"
+            ui.fail(BurnishError(f"{e.format_message()} See {command} --help."), as_json)
+        ui.fail(BuildError(unexpected(e)), as_json)
 
 
-def main() -> None:
-    run_app(sys.argv[1:])
+def unexpected(e: Exception) -> str:
+    """A bug of burnish on one line, with its place."""
+    place = traceback.extract_tb(e.__traceback__)[-1]
+    what = " ".join(str(e).split())[:300]
+    where = f"{Path(place.filename).name}:{place.lineno}, {place.name}"
+    return f"a bug of burnish, please report it: {type(e).__name__}: {what} ({where})"
 
 
-def compile_main() -> None:
-    run_app(["compile", *sys.argv[1:]])
-
-
-__all__ = ["Refused", "app", "compile_main", "main", "run_app"]
+__all__ = ["app", "run_app"]

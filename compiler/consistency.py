@@ -19,8 +19,8 @@ def check(model: ModelProto) -> None:
     try:
         infer_shapes(skeleton(model), check_type=True, strict_mode=True, data_prop=True)
     except InferenceError as e:
-        op = re.search(r"op_type:(\w+)", str(e))
-        if op is not None and defined_by_function(op[1]):
+        ops = re.findall(r"op_type:(\w+)", str(e))
+        if len(ops) > 1 and defined_by_function(ops[0]):
             return      # onnx 1.23 stumbles over bodies of its own (MeanVarianceNormalization's)
         raise ImportRefused(f"does not fit together: {_readable(str(e))}") from None
 
@@ -59,5 +59,7 @@ def _add(graph: GraphProto, t: TensorProto, name: str) -> None:
 
 def _readable(text: str) -> str:
     """The first error of onnx's list, on one line and without its tags."""
-    parts = [p for p in re.sub(r"\[\w+\]|Inference error\(s\):", "", text).split("\n") if p.strip()]
-    return " ".join(parts[0].split())[:300] if parts else "shape inference failed"
+    text = re.sub(r"\[\w+\]|Inference error\(s\):", "", text)
+    text = re.sub(r"\(op_type:(\w+)(?:, node name: ([^)]*))?\)", lambda m: f"{m[1]} {m[2] or ''}".strip(), text)
+    parts = [" ".join(p.split()) for p in text.split("\n") if p.strip()]
+    return parts[0][:300] if parts else "shape inference failed"

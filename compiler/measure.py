@@ -13,12 +13,13 @@ from .driver import Progress, silent
 from .sample import sample_inputs
 
 WARM_UP_S = 0.3
+SHORTEST_S = 1e-8       # the clock knows nothing shorter
 
 
 @dataclass(frozen=True)
 class LaunchShare:
-    """One launch: median seconds, share of all launches, what it needs, and how near it is to the nearer ceiling of the machine
-    (of as many cores as there are threads)."""
+    """One launch: median seconds, share of all launches, what it needs, how near it is to the nearer ceiling of the machine (of
+    as many cores as there are threads), and its rate: operations a second if that ceiling is computing, else bytes a second."""
 
     kernel: str
     nodes: tuple[str, ...]
@@ -28,6 +29,7 @@ class LaunchShare:
     bytes: int
     compute_bound: bool
     of_peak: float
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def measure(artifact: Path, threads: int | None, rounds: int, seed: int, progres
     launches = []
     for t, s in zip(times, medians.tolist(), strict=True):
         compute, memory = t.flops / (ceiling.flops * used), t.bytes / ceiling.bandwidth
-        launches.append(LaunchShare(t.kernel, t.nodes, s, s / total, t.flops, t.bytes, compute >= memory, max(compute, memory) / max(s, 1e-9)))
+        bound, known = compute >= memory, max(s, SHORTEST_S)
+        launches.append(LaunchShare(t.kernel, t.nodes, s, s / total, t.flops, t.bytes, bound, max(compute, memory) / known,
+                                    (t.flops if bound else t.bytes) / known))
     p10, median, p90 = np.percentile(whole, (10, 50, 90))
     return Measurement(used, rounds, float(median), float(p10), float(p90), ceiling.flops, ceiling.bandwidth, tuple(launches))

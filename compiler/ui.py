@@ -8,21 +8,25 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from .driver import Progress as Report
 from .errors import BurnishError, Refused
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# No markup, no emoji codes: a model's own names, with square brackets and colons, are shown as they are.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Report]:
     """A bar for each step of long work, where someone watches a terminal."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
         task = bars.add_task(title, total=None)
 
@@ -32,13 +36,35 @@ def progress(title: str) -> Iterator[Report]:
         yield report
 
 
-def refusals(error: Refused) -> Table:
-    table = Table(title=f"{len(error.refusals)} nodes cannot be compiled", title_justify="left")
-    for name in ("node", "op", "opset", "reason", "what to do"):
-        table.add_column(name, overflow="fold")
+def table(*columns: str, numbers: int = 0) -> RichTable:
+    """An empty table. numbers: how many of the first columns hold numbers, which stand at the right and are never broken."""
+    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for n, name in enumerate(columns):
+        if n < numbers:
+            made.add_column(name, justify="right", no_wrap=True)
+        else:
+            made.add_column(name, overflow="fold")
+    return made
+
+
+def row(table: RichTable, *cells: str, style: str = "") -> None:
+    table.add_row(*map(printable, cells), style=style)
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would obey: names come from files that nobody has vouched for."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def say(text: str, style: str = "") -> None:
+    out.print(Text(printable(text), style), soft_wrap=True)
+
+
+def refusals(error: Refused) -> RichTable:
+    made = table("node", "op", "opset", "reason", "what to do")
     for r in error.refusals:
-        table.add_row(r.node, r.op, str(r.opset or ""), r.reason, r.hint)
-    return table
+        row(made, r.node, r.op, str(r.opset or ""), r.reason, r.hint)
+    return made
 
 
 def fail(error: Exception, as_json: bool) -> NoReturn:
@@ -49,15 +75,18 @@ def fail(error: Exception, as_json: bool) -> NoReturn:
         print_json({"error": str(error), "kind": type(error).__name__, "refusals": found})
     elif isinstance(error, Refused):
         err.print(refusals(error))
-        err.print(f"[bold red]error:[/] {len(error.refusals)} nodes cannot be compiled; the table above says why")
+        complain(f"{count(len(error.refusals), 'node')} cannot be compiled; the table above says why")
     else:
-        err.print("[bold red]error:[/]", str(error), markup=False, soft_wrap=True) if not err.is_terminal else err.print(
-            f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
+        complain(str(error))
     sys.exit(code)
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+def complain(text: str) -> None:
+    err.print(Text.assemble(("error: ", "bold red"), printable(text)), soft_wrap=True)
+
+
+def count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}{'es' if what.endswith('ch') else 's'}"
 
 
 def print_json(data: Any) -> None:

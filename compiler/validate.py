@@ -20,6 +20,7 @@ FIELD_OF = {AttributeProto.FLOAT: "f", AttributeProto.INT: "i", AttributeProto.S
             AttributeProto.GRAPH: "g", AttributeProto.TYPE_PROTO: "tp", AttributeProto.FLOATS: "floats",
             AttributeProto.INTS: "ints", AttributeProto.STRINGS: "strings", AttributeProto.TENSORS: "tensors",
             AttributeProto.GRAPHS: "graphs", AttributeProto.TYPE_PROTOS: "type_protos"}
+POSITIVE = {"group", "num_groups", "blocksize", "kernel_shape", "strides", "dilations", "hidden_size"}    # 1 or more in every op
 SPARSE = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS)
 NO_DEFAULT = (AttributeProto.TENSOR, AttributeProto.GRAPH, AttributeProto.TYPE_PROTO)      # others may be left out for 0 or empty
 
@@ -146,6 +147,10 @@ class Validator:
                 if not name and f.option == OpSchema.FormalParameterOption.Single:
                     raise ImportRefused(f"{where}: {what} {f.name!r} may not be left out")
         given = {a.name: a for a in n.attribute}
+        for name in POSITIVE & given.keys():
+            if given[name].type in (AttributeProto.INT, AttributeProto.INTS) and not given[name].ref_attr_name \
+                    and min((given[name].i,) if given[name].type == AttributeProto.INT else given[name].ints, default=1) < 1:
+                raise ImportRefused(f"{where}: attribute {name!r} must be 1 or more")
         for name, known in schema.attributes.items():
             if known.required and name not in given:
                 raise ImportRefused(f"{where}: it has no attribute {name!r}")

@@ -67,7 +67,7 @@ def refuse_to_overwrite(place: Path) -> None:
             try:
                 manifest.read(place)
             except ArtifactError as e:
-                raise ArtifactError(f"{place} holds other files and is not overwritten ({e})") from e
+                raise ArtifactError(f"{place} holds other files, which are not overwritten: choose another folder") from e
     elif place.exists():
         raise ArtifactError(f"{place} is a file")
 
