@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,11 @@ class Case:
         return tuple(sorted({n.op_type for n in nodes if n.op_type != "Constant"}))
 
 
-def load() -> list[Case]:
-    """Every case, as `BackendTest(…).include("_cpu$")` would run it."""
+def load(kinds: Sequence[str] = KINDS) -> list[Case]:
+    """Every case of these kinds, as `BackendTest(…).include("_cpu$")` would run it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return [case for kind in KINDS for case in _load(kind)]
+        return [case for kind in kinds for case in _load(kind)]
 
 
 def _load(kind: str) -> Iterator[Case]:
