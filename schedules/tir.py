@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
-from tvm.ir import PointerType, PrimType
+from tvm.ir import Call, PointerType, PrimType
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from .device import Device
 from .expr import Expr, post_order
-from .mathlib import MATH, dtype_of, hold, like, wide
+from .mathlib import MATH, dtype_of, hold, known, like, wide
 from .task import Task
 
 PrimExpr = Any
@@ -177,6 +178,9 @@ def node(e: Expr, a: list[PrimExpr]) -> PrimExpr:
         return constant(e.value, e.dtype)
     if e.op == "div":
         return a[0] / a[1] if e.dtype.startswith("float") else tirx.truncdiv(a[0], a[1])
+    if e.op in ("eq", "ne") and e.args[0].dtype == "bool":      # TVM compares booleans as floats, which LLVM refuses
+        differ = tirx.Or(tirx.And(a[0], tirx.Not(a[1])), tirx.And(tirx.Not(a[0]), a[1]))
+        return differ if e.op == "ne" else tirx.Not(differ)
     if e.op in _BINARY:
         return _BINARY[e.op](*a)
     if e.op == "select":
@@ -241,12 +245,22 @@ def _bare_pointers(mod: Any) -> Any:
     return tvm.IRModule(out)
 
 
+def _zeros(mod: Any) -> Any:
+    """The bits of zero are zero in every type; TVM's code generator takes a reinterpreted zero for a null pointer, and fails."""
+    def plain(call: Any) -> Any:
+        if getattr(call.op, "name", "") == "tirx.reinterpret" and known(call.args[0]) == 0:
+            return tirx.const(0, str(call.ty.dtype))
+        return call
+    return tvm.IRModule({gv: tvm_ffi.structural_map(f, (Call, plain), order="post")
+                         for gv, f in mod.functions.items()})
+
+
 def build(funcs: Mapping[str, Any], device: Device, path: Path) -> Any:
     """{symbol: PrimFunc} -> one object file at `path`. Returns TVM's module, of which only `inspect_source` is safe to touch
     (an unknown attribute of a module built for another machine crashes the process)."""
     target = tvm.target.Target({"kind": "llvm", **{k: list(v) if isinstance(v, tuple) else v for k, v in device.llvm}})
     mod = tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in funcs.items()})
-    mod = tirx.transform.LowerIntrin()(_bare_pointers(_lower(mod, target)))
+    mod = tirx.transform.LowerIntrin()(_bare_pointers(_zeros(_lower(mod, target))))
     lib = tvm.get_global_func("target.build.llvm")(mod, target)
     lib.write_to_file(str(path), "obj")
     return lib
