@@ -10,11 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from ..targets.cpu import artifact, emulator, loader, profile
 from ..targets.cpu.loader import Model
 from . import importer
-from .driver import Compiled, Progress, build_model, lower_model, sha256, silent
+from .driver import Compiled, Lowered, Progress, build_model, lower_model, sha256, silent
+from .errors import BurnishError
 from .planner import signature
 from .sample import Oracle, oracle, sample_inputs
 from .verify import verify
@@ -55,18 +57,30 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     source = Path(model)
     say("import", 0, 1)
     graph = importer.load(source, {k: tuple(v) for k, v in (shapes or {}).items()})
+    original = graph.clone()
     device = profile.find(target)
     artifact.refuse_to_overwrite(Path(output).resolve())
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
-    original = graph.clone()
     say("import", 1, 1)
-    lowered = lower_model(graph, say)       # refuses before onnxruntime spends time or memory on the model
+    lowered = front(graph, original, inputs, say)
     say("run onnxruntime", 0, 1)
     expected = oracle(original, inputs)
     say("run onnxruntime", 1, 1)
     compiled = build_model(lowered, device, identifier(source.stem), say, workers)
     return write(compiled, output, list(inputs.values()), expected, target,
                  {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}, say)
+
+
+def front(graph: ir.Model, original: ir.Model, inputs: Mapping[str, np.ndarray], say: Progress = silent) -> Lowered:
+    """The graph as tasks, before onnxruntime spends time or memory on the original. Where this fails as nothing should,
+    onnxruntime decides who is wrong: OracleError where it cannot run the model either, else the failure, a bug of burnish."""
+    try:
+        return lower_model(graph, say)
+    except BurnishError:
+        raise
+    except Exception:
+        oracle(original, inputs)
+        raise
 
 
 def identifier(stem: str) -> str:

@@ -18,7 +18,6 @@ from ..targets.cpu.errors import TargetError, ToolchainError
 from . import api, importer, ui
 from .arrays import read_input, save_outputs, top
 from .compare import compare as compare_layers
-from .driver import lower_model
 from .errors import BuildError, BurnishError
 from .measure import measure as measure_artifact
 from .planner import signature
@@ -77,7 +76,8 @@ def check(model: ModelFile, shape: Shapes = None, json: Json = False) -> None:
     """Say whether the model can be compiled, and how each op would be, without compiling it.
 
     Exit code 2 if not, with every node that cannot, the reason, and what to do."""
-    lowered = lower_model(importer.load(model, parse_shapes(shape)))
+    graph = importer.load(model, parse_shapes(shape))
+    lowered = api.front(graph, graph.clone(), sample_inputs([signature(v) for v in graph.graph.inputs]))
     families = Counter((str(g.group), g.task.family) for g in lowered.groups)
     kernels = len({g.task.key for g in lowered.groups})
     if json:

@@ -23,7 +23,8 @@ def compile_main() -> None:
 
 
 def watch(arguments: list[str]) -> None:
-    """Runs the command line in a child process and exits with its code: 1 where native code crashed."""
+    """Runs the command line in a child process and exits with its code: 2 where native code crashed, for what it was given is
+    the likely cause."""
     pid = os.fork()
     if pid == 0:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -36,7 +37,7 @@ def watch(arguments: list[str]) -> None:
         sys.exit(code)
     if -code not in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         print(f"error: {crash(signal.Signals(-code))}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2)
     sys.exit(128 - code)
 
 
@@ -51,4 +52,4 @@ def work(arguments: list[str]) -> None:
 def crash(by: signal.Signals) -> str:
     if by == signal.SIGKILL:
         return "the process was killed (SIGKILL): perhaps there is not enough memory"
-    return f"native code crashed ({by.name}): a bug of burnish, onnx or onnxruntime that this input brings out; please report it"
+    return f"native code of onnx, onnxruntime or burnish crashed ({by.name}): is the input broken? If not, please report it"

@@ -147,6 +147,9 @@ class Validator:
                 if not name and f.option == OpSchema.FormalParameterOption.Single:
                     raise ImportRefused(f"{where}: {what} {f.name!r} may not be left out")
         given = {a.name: a for a in n.attribute}
+        if n.op_type == "Split" and domain == "" and "num_outputs" in given and given["num_outputs"].i != len(n.output):
+            # onnx 1.23's inference writes past its list of outputs here
+            raise ImportRefused(f"{where}: num_outputs is {given['num_outputs'].i}, but it has {len(n.output)} outputs")
         for name in POSITIVE & given.keys():
             if given[name].type in (AttributeProto.INT, AttributeProto.INTS) and not given[name].ref_attr_name \
                     and min((given[name].i,) if given[name].type == AttributeProto.INT else given[name].ints, default=1) < 1:
