@@ -1,7 +1,8 @@
 """Resize: along each resized axis an output element is a weighted sum of a few taps, whose places and weights are known now.
 
 The axes are separable, so an element sums over the taps of all its axes. Where the taps follow a pattern (an integer factor,
-nearest) the table is replaced by arithmetic. Coordinates are computed in double precision, as the ONNX reference does.
+nearest) the table is replaced by arithmetic. Coordinates are computed in single precision, as onnxruntime does: where one falls on
+an element, floor and ceil hang on its rounding.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .registry import INJECTIVE, Context, lowering
 from .tensor import Tensor
 
 Index = tuple[Expr, ...]
+HALFWAY = 1e-5      # a coordinate this near to the middle of two elements lies there
 MAX_TAPS = 512      # loads of one element: past this the kernel's text itself becomes the problem
 
 
@@ -91,7 +93,7 @@ def axis_taps(ctx: Context, n: int, count: int, size: int, out: int, scale: floa
 
 def coordinates(mode: str, out: int, size: int, scale: float, roi: tuple[float, float]) -> np.ndarray:
     """Where each output element lies among the input's (ONNX Resize, coordinate_transformation_mode)."""
-    o, length = np.arange(out, dtype=np.float64), scale * size
+    o, scale, length = np.arange(out, dtype=np.float32), np.float32(scale), scale * size
     match mode:
         case "half_pixel": return (o + 0.5) / scale - 0.5
         case "pytorch_half_pixel": return (o + 0.5) / scale - 0.5 if length != 1 else np.zeros(out)
@@ -108,8 +110,8 @@ def nearest(at: np.ndarray, mode: str) -> np.ndarray:
     match mode:
         case "floor": place = low
         case "ceil": place = np.ceil(at)
-        case "round_prefer_ceil": place = np.floor(at + 0.5)
-        case _: place = np.ceil(at - 0.5)
+        case "round_prefer_ceil": place = np.floor(at + (0.5 + HALFWAY))
+        case _: place = np.ceil(at - (0.5 + HALFWAY))
     return place.astype(np.int64)
 
 
