@@ -20,7 +20,8 @@ from tvm.tirx.script import builder as T
 
 from .device import Device
 from .expr import Expr, post_order
-from .mathlib import MATH, dtype_of, hold, known, like, wide
+from .mathlib import MATH, dtype_of, hold, like, wide
+from .mathlib.forms import known
 from .task import Task
 
 PrimExpr = Any
