@@ -16,7 +16,7 @@ from .registertile import HEAVY
 
 KEEP = 10           # vector instructions from which on a value is kept rather than computed again
 ROW_LIMIT = 65536   # elements of a row of which values are kept, lanes on the reduction
-UNROLL = 80         # vectors of a sweep's values up to which short loops are unrolled
+UNROLL = 100        # vector instructions of a sweep up to which short loops are unrolled
 STRIP_LIMIT = 2048  # the same with lanes on the space, where a whole strip is kept
 
 
@@ -101,7 +101,8 @@ class Plan:
     def loops(self, s: Sweep, accumulators: int) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
         """Of the inner axes, with lanes on the space: those that become loops, and the innermost that are short enough to be
         unrolled."""
-        first, copies = len(self.inner), accumulators * len(s.roots)
+        names = {a.name for a in self.reduce}
+        first, copies = len(self.inner), accumulators * work(s.roots, self.column.name, names, self.shapes)
         while first and copies * self.inner[first - 1].extent <= UNROLL:
             first -= 1
             copies *= self.inner[first].extent
