@@ -75,7 +75,7 @@ def step_cost(p: Plan, rows: int, vectors: int, lanes: int) -> float:
     """Vector instructions of one step: at each vector of a sweep the slower of computing and of waiting for the last sum. Large
     code costs too, as it is built, shipped and fetched: a tenth more for every hundred instructions."""
     stored = sum(work([e.value], p.column.name, variables([e.value]), p.shapes) for e in p.results)
-    total, code = STEP + rows * vectors * stored, 0.0
+    total, code = float(STEP + rows * vectors * stored), 0.0
     across = 1 if p.on_space else vectors       # vectors of the reduction whose sums are independent
     positions = math.prod(a.extent for a in p.inner) * (1 if p.on_space else up(p.column.extent, lanes))
     for s in p.sweeps:

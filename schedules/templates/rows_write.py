@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,14 +147,10 @@ class Writer:
                     for (n, row), spot in itertools.product(enumerate(rows), spots):
                         self.emit(s, partial, done, n, row, spot)
             done |= {name: a.result if self.plan.on_space else a.fold() for name, a in partial.items()}
-        if self.plan.on_space:
-            for (n, row), spot in itertools.product(enumerate(rows), self.columns(left, {})):
-                self.vectorized(lambda lane, n=n, row=row, spot=spot: self.put(
-                    self.plan.results, {**row, **self.known(done, n, spot, lane)}, spot))
-        else:
-            for n, row in enumerate(rows):
-                spot = Spot(0, {}, T.int32(0), 1)
-                self.put(self.plan.results, {**row, **self.known(done, n, spot, T.int32(0))}, spot)
+        spots = self.columns(left, {}) if self.plan.on_space else [Spot(0, {}, T.int32(0), 1)]
+        for (n, row), spot in itertools.product(enumerate(rows), spots):
+            with self.vectorized(self.lanes if self.plan.on_space else 1) as lane:
+                self.put(self.plan.results, {**row, **self.known(done, n, spot, lane)}, spot)
 
     # ---- positions of a sweep
 
@@ -189,28 +185,29 @@ class Writer:
 
     # ---- code of one vector
 
-    def vectorized(self, emit: Callable[[PrimExpr], None]) -> None:
+    @contextmanager
+    def vectorized(self, lanes: int) -> Iterator[PrimExpr]:
+        """Gives the lane: scalar code for it becomes vectors."""
         with ExitStack() as stack:
-            emit(T.int32(0) if self.lanes == 1 else stack.enter_context(T.vectorized(0, self.lanes)))
+            yield T.int32(0) if lanes == 1 else stack.enter_context(T.vectorized(0, lanes))
 
     def emit(self, s: Sweep, partial: Mapping[str, Accumulators], done: Mapping[str, Any], n: int, row: Env, spot: Spot) -> None:
         """One vector of a sweep for row number `n` of the step."""
-        def body(lane: PrimExpr) -> None:
+        own = {name for name, _ in s.kept}
+        read = {v for e in s.roots for v in variables([e]) if v.startswith("k")} - own
+        with self.vectorized(self.lanes) as lane:
+            position = self.position(spot, lane)
             env = {**row, **spot.step, **self.known(done, n, spot, lane)}
-            flat_step = self.position(spot, lane)
-            for name in {v for e in s.roots for v in variables([e]) if v.startswith("k")} - {name for name, _ in s.kept}:
-                env[name] = self.kernel.scratch[self.saved(name, n, spot, flat_step, lane)]
+            env |= {name: self.kernel.scratch[self.saved(name, n, spot, position, lane)] for name in sorted(read)}
             for name, e in s.kept:
                 env[name] = T.Bind(self.value(e, env, spot))
-                T.buffer_store(self.kernel.scratch, env[name], [self.saved(name, n, spot, flat_step, lane)])
+                T.buffer_store(self.kernel.scratch, env[name], [self.saved(name, n, spot, position, lane)])
             for r in s.reductions:
                 x = self.value(r.value, env, spot)
                 if spot.skip and r.op in ("sum", "prod"):
                     x = tirx.Select(lane >= spot.skip, x, constant(identity(r.op, r.value.dtype), r.value.dtype))
-                partial[r.name].take((n * self.vectors + spot.number) * self.lanes + lane, x, flat_step)
+                partial[r.name].take((n * self.vectors + spot.number) * self.lanes + lane, x, position)
             self.put(s.puts, env, spot)
-
-        self.vectorized(body)
 
     def known(self, done: Mapping[str, Any], n: int, spot: Spot, lane: PrimExpr) -> Env:
         """Results of earlier sweeps, and the column."""
@@ -232,11 +229,10 @@ class Writer:
 
     def position(self, spot: Spot, lane: PrimExpr) -> PrimExpr:
         """Flat position in the reduction space."""
-        p = self.plan
-        flat_step: PrimExpr = T.int32(0)
+        p, position = self.plan, T.int32(0)
         for a in p.inner:
-            flat_step = flat_step * a.extent + spot.step[a.name]
-        return flat_step if p.on_space else flat_step * p.column.extent + spot.base + lane
+            position = position * a.extent + spot.step[a.name]
+        return position if p.on_space else position * p.column.extent + spot.base + lane
 
     def saved(self, name: str, n: int, spot: Spot, position: PrimExpr, lane: PrimExpr) -> PrimExpr:
         """Where a kept value stands in scratch."""
