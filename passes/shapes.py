@@ -68,6 +68,8 @@ def infer(node: ir.Node, opsets: dict[str, int]) -> bool:
 
     What is known already stays where inference knows nothing, or a dimension less.
     """
+    if node.op_type == "STFT" and "onesided" not in node.attributes:    # ONNX's inference takes the default, 1, for 0
+        node.attributes["onesided"] = ir.AttrInt64("onesided", 1)
     try:
         inferred = onnx.shape_inference.infer_shapes(alone(node, opsets, data=True), data_prop=True)
     except onnx.shape_inference.InferenceError:

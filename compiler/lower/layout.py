@@ -148,13 +148,13 @@ def block_channel(c: Expr, h: Expr, w: Expr, b: int, channels: int, slowest: boo
 
 @lowering("SpaceToDepth", kind=INJECTIVE)
 def space_to_depth(ctx: Context) -> Tensor:
+    """[n, c, h b, w b] -> [n, c b², h, w], the inverse of DepthToSpace."""
     x, b = ctx.input(0), ctx.attr("blocksize")
-    channels = x.shape[1]
 
     def element(index: Index) -> Expr:
         n, c, h, w = index
-        place = floordiv(c, channels)
-        return x.at([n, floormod(c, channels), h * b + floordiv(place, b), w * b + floormod(place, b)])
+        channel, place = unblocked(c, b, x.shape[1], ctx.attr("mode", "DCR") == "DCR")
+        return x.at([n, channel, h * b + floordiv(place, b), w * b + floormod(place, b)])
     return Tensor(ctx.output_shape(), x.dtype, element)
 
 
@@ -162,13 +162,17 @@ def space_to_depth(ctx: Context) -> Tensor:
 def nhwc_space_to_depth(ctx: Context) -> Tensor:
     """As SpaceToDepth, channels last."""
     x, b = ctx.input(0), ctx.attr("blocksize")
-    channels = x.shape[3]
 
     def element(index: Index) -> Expr:
         n, h, w, c = index
-        place = floordiv(c, channels)
-        return x.at([n, h * b + floordiv(place, b), w * b + floormod(place, b), floormod(c, channels)])
+        channel, place = unblocked(c, b, x.shape[3], ctx.attr("mode", "DCR") == "DCR")
+        return x.at([n, h * b + floordiv(place, b), w * b + floormod(place, b), channel])
     return Tensor(ctx.output_shape(), x.dtype, element)
+
+
+def unblocked(c: Expr, b: int, channels: int, slowest: bool) -> tuple[Expr, Expr]:
+    """The channel, and the place in its block, of channel c after SpaceToDepth."""
+    return (floormod(c, channels), floordiv(c, channels)) if slowest else (floordiv(c, b * b), floormod(c, b * b))
 
 
 @lowering("Trilu", kind=INJECTIVE)

@@ -82,6 +82,12 @@ def test_depth_and_space(mode):
     check("SpaceToDepth", IMAGE, blocksize=2)
 
 
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_space_to_depth_undoes_depth_to_space(mode):
+    (deep,) = check("DepthToSpace", IMAGE, blocksize=2, mode=mode)
+    check("SpaceToDepth", deep, blocksize=2, mode=mode, expected=[IMAGE])
+
+
 def test_triangles():
     for upper, k in itertools.product((0, 1), (None, -2, 0, 1, 9)):
         check("Trilu", X, None if k is None else const(np.int64(k)), upper=upper)
