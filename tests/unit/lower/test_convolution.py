@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from burnish.compiler.lower.registry import LOWERINGS, Context
 
 from .forms import check_channels_last, check_older

@@ -4,11 +4,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper, parser
-
 from burnish import passes
 from burnish.compiler.driver import separate_outputs
 from burnish.compiler.lower.registry import LOWERINGS, shape_of
+from onnx import numpy_helper, parser
 
 from .harness import assert_close, reference
 from .tasks import run_tasks

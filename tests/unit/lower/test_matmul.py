@@ -3,7 +3,6 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-
 from burnish.compiler.lower.registry import LOWERINGS, Context
 
 from .harness import Group, check, const, node_model

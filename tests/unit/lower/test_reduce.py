@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from burnish.compiler.lower.reduce import REDUCTIONS
 
 from .harness import check, const
