@@ -19,23 +19,25 @@ from .validate import Validator
 DEFAULT = Limits()
 
 
-def load(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None, limits: Limits = DEFAULT) -> ir.Model:
+def load(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None, limits: Limits = DEFAULT,
+         isolated: bool = True) -> ir.Model:
     """The model in the file, all of its data in memory, every input of a static shape.
 
     shapes: {input: shape} for inputs with free dimensions; a dim with a name is fixed wherever the name stands. Opsets 7 to the
-    newest that the installed onnx knows. External data is read from the model's folder only, and not through links.
+    newest that the installed onnx knows. External data is read from the model's folder only, and not through links. isolated:
+    native code of onnx sees the model first in a process of its own (0.3 s); otherwise the caller is one that may crash.
 
     Raises ImportRefused, one line that says what, where and what to do, for whatever is not such a model: no hostile file makes
     this take more than `limits`, read elsewhere, wait, or crash.
     """
     file = Path(path)
     try:
-        return _load(file, shapes or {}, limits)
+        return _load(file, shapes or {}, limits, isolated)
     except ImportRefused as e:
         raise ImportRefused(f"{_shown(file)}: {e}") from None
 
 
-def _load(file: Path, shapes: Mapping[str, tuple[int, ...]], limits: Limits) -> ir.Model:
+def _load(file: Path, shapes: Mapping[str, tuple[int, ...]], limits: Limits, isolated: bool) -> ir.Model:
     deadline = Deadline(limits.seconds)
     data = read_model(file, limits.total)
     wire.scan(data, limits, deadline)
@@ -50,7 +52,7 @@ def _load(file: Path, shapes: Mapping[str, tuple[int, ...]], limits: Limits) -> 
     with DataFolder(file.parent.resolve()) as folder:
         Validator(model, Tensors(folder, limits, size), limits, deadline).check()
     inputs.fix(model.graph, shapes, limits)
-    consistency.check(model)
+    consistency.check(model, deadline, isolated)
     try:
         return ir.serde.deserialize_model(model)
     except Exception as e:      # whatever onnx_ir cannot hold: it has many types of exception for it

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
-from onnx import GraphProto, TensorProto, TypeProto, ValueInfoProto
+from onnx import GraphProto, TypeProto, ValueInfoProto
 
 from ..schedules.task import ITEMSIZE
 from .errors import ImportRefused
@@ -19,7 +19,7 @@ DTYPE = {"float": "float32", "double": "float64"}       # onnx's names that nump
 
 def fix(graph: GraphProto, shapes: Shapes, limits: Limits) -> None:
     """Makes every input of the graph a tensor of static shape, in place: by its own dims, by `shapes`, and by dims of the same
-    name that `shapes` fixes elsewhere. What the file says of other values' free dims is dropped: inference finds them anew.
+    name that `shapes` fixes elsewhere. What the file says of other values' shapes is dropped: inference finds them anew.
 
     Raises ImportRefused for what is no dense tensor of numbers, for shapes that contradict the model, and for dims left free,
     with a --shape line to paste.
@@ -48,7 +48,7 @@ def fix(graph: GraphProto, shapes: Shapes, limits: Limits) -> None:
         raise ImportRefused(_ask(graph, free, shapes))
     for v in graph.input:
         _check_size(v, limits)
-    forget_free_dims(graph)
+    forget_shapes(graph)
 
 
 def check_kind(v: ValueInfoProto, what: str) -> None:
@@ -155,15 +155,12 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
                 yield from graphs(g)
 
 
-def forget_free_dims(graph: GraphProto) -> None:
-    """Drops what is said of values with a free dim, and of outputs' free dims: they were true of free inputs."""
+def forget_shapes(graph: GraphProto) -> None:
+    """Drops what the file says of all values but inputs: it may be stale (true of free inputs) or a lie, and is inferred anew."""
     for g in graphs(graph):
-        kept = [v for v in g.value_info if v.type.WhichOneof("value") == "tensor_type" and not _free(v.type)
-                and v.type.tensor_type.elem_type in TensorProto.DataType.values() and v.type.tensor_type.elem_type]
         del g.value_info[:]
-        g.value_info.extend(kept)
     for v in graph.output:
         if v.type.tensor_type.elem_type == 0:
             v.ClearField("type")
-        elif _free(v.type):
+        else:
             v.type.tensor_type.ClearField("shape")

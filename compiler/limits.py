@@ -33,8 +33,11 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.end = seconds, time.monotonic() + seconds
 
+    def left(self) -> float:
+        return max(0.0, self.end - time.monotonic())
+
     def check(self) -> None:
-        if time.monotonic() > self.end:
+        if self.left() == 0.0:
             raise ImportRefused(f"reading the model takes more than {self.seconds:g} s")
 
 

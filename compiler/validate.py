@@ -20,7 +20,10 @@ FIELD_OF = {AttributeProto.FLOAT: "f", AttributeProto.INT: "i", AttributeProto.S
             AttributeProto.GRAPH: "g", AttributeProto.TYPE_PROTO: "tp", AttributeProto.FLOATS: "floats",
             AttributeProto.INTS: "ints", AttributeProto.STRINGS: "strings", AttributeProto.TENSORS: "tensors",
             AttributeProto.GRAPHS: "graphs", AttributeProto.TYPE_PROTOS: "type_protos"}
-POSITIVE = {"group", "num_groups", "blocksize", "kernel_shape", "strides", "dilations", "hidden_size"}    # 1 or more in every op
+SIZE, AXIS = (1, 1 << 20), (-Limits().rank, Limits().rank)
+# What numbers of these names must be in every op. Native inference and loops over windows trust some of them too far.
+BOUNDS = {"group": SIZE, "num_groups": SIZE, "blocksize": SIZE, "kernel_shape": (1, 1 << 12), "strides": SIZE, "dilations": SIZE,
+          "hidden_size": SIZE, "axis": AXIS, "axes": AXIS, "perm": AXIS}
 SPARSE = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS)
 NO_DEFAULT = (AttributeProto.TENSOR, AttributeProto.GRAPH, AttributeProto.TYPE_PROTO)      # others may be left out for 0 or empty
 
@@ -150,10 +153,12 @@ class Validator:
         if n.op_type == "Split" and domain == "" and "num_outputs" in given and given["num_outputs"].i != len(n.output):
             # onnx 1.23's inference writes past its list of outputs here
             raise ImportRefused(f"{where}: num_outputs is {given['num_outputs'].i}, but it has {len(n.output)} outputs")
-        for name in POSITIVE & given.keys():
-            if given[name].type in (AttributeProto.INT, AttributeProto.INTS) and not given[name].ref_attr_name \
-                    and min((given[name].i,) if given[name].type == AttributeProto.INT else given[name].ints, default=1) < 1:
-                raise ImportRefused(f"{where}: attribute {name!r} must be 1 or more")
+        for name in BOUNDS.keys() & given.keys():
+            least, most = BOUNDS[name]
+            a = given[name]
+            numbers = [a.i] if a.type == AttributeProto.INT and not a.ref_attr_name else list(a.ints)
+            if any(not least <= n <= most for n in numbers):
+                raise ImportRefused(f"{where}: attribute {name!r} must be {least} to {most}, not {quoted(str(numbers))[1:-1]}")
         for name, known in schema.attributes.items():
             if known.required and name not in given:
                 raise ImportRefused(f"{where}: it has no attribute {name!r}")

@@ -75,11 +75,24 @@ def infer(node: ir.Node, opsets: dict[str, int]) -> bool:
     except onnx.shape_inference.InferenceError:
         return False
     types = {v.name: v.type for v in (*inferred.graph.value_info, *inferred.graph.output)}
+    like = _not_inferred(node)
+    if like is not None and typed(like):
+        types[node.outputs[0].name] = ir.serde.serialize_value(like).type
     changed = False
     for value in node.outputs:
         if value.name and types.get(value.name) is not None and types[value.name].WhichOneof("value"):
             changed |= _learn(value, types[value.name])
     return changed
+
+
+def _not_inferred(node: ir.Node) -> ir.Value | None:
+    """A value like the output, for ops that onnx 1.23 does not infer."""
+    match node.domain, node.op_type, list(node.inputs):
+        case "", "GroupNormalization", [ir.Value() as x, *_]:
+            return x
+        case "", "MaxUnpool", [ir.Value() as x, _, ir.Value() as size] if size.const_value is not None:
+            return ir.Value(name=x.name, type=x.type, shape=ir.Shape(size.const_value.numpy().tolist()))
+    return None
 
 
 def _learn(value: ir.Value, proto: onnx.TypeProto) -> bool:
