@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..affine import strides, within
@@ -61,10 +62,11 @@ class View:
     rest: Expr
 
     @classmethod
+    @lru_cache(maxsize=64)      # asked for by every candidate
     def of(cls, task: Task, name: str) -> View | None:
         e = within(task.operands[name], Shape.of(task).extents(name))
         found = strides(e, ("i2", "r0"), [b.shape for b in task.buffers])
-        return cls(found[0], *found[1], found[2]) if found else None
+        return cls(found[0], found[1][0], found[1][1], found[2]) if found else None
 
 
 class Attention(Template):
@@ -81,41 +83,37 @@ class Attention(Template):
         pass over the keys; splits: blocks of keys; blocks: of queries of a head; pack_v: is v copied, or read in place?"""
         s = Shape.of(task)
         wide_k, wide_v = up(s.nk, device.lanes), up(s.dv, device.lanes)
-        most = max(r * v for r in range(1, min(s.nq, 16) + 1) for v in range(1, 7) if rt.fits(r, v, device))
+        most = max(r * v for r in range(1, min(s.nq, 16) + 1) for v in range(1, 7) if _fits(r, v, device))
         dims = {up(wide_v, panels) for panels in range(1, wide_v + 1)}      # the widths of equal panels
         return (Space.of(rows=range(1, min(s.nq, 16) + 1), vectors=range(1, min(wide_k, 6) + 1), dims=sorted(dims),
-                         group=(1, 2, 4), splits=sorted({1, up(s.nk, 512), up(s.nk, 192)}),
+                         group=(1, 2, 4), splits=sorted({1, up(s.nk, 512)}),
                          blocks=sorted({min(b, up(s.nq, 16)) for b in (1, 2, 4)}),
                          pack_v=(1, 0) if _v_in_place(task, device) else (1,))
-                .require(lambda k: rt.fits(k.rows, max(k.vectors, k.dims), device), "accumulators would spill")
+                .require(lambda k: _fits(k.rows, max(k.vectors, k.dims), device), "accumulators would spill")
                 .require(lambda k: k.rows == s.nq or 2 * k.rows * k.vectors >= most or k.vectors == wide_k, "too few scores")
                 .require(lambda k: k.rows == s.nq or 2 * k.rows * k.dims >= most or k.dims == wide_v, "too few results")
                 .require(lambda k: k.rows * max(k.group, 2) // 2 <= up(s.nq, k.blocks), "blocks smaller than a group")
                 .require(lambda k: k.splits == 1 or k.vectors * device.lanes * k.splits <= s.nk, "blocks smaller than a panel"))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
-        s, a = Shape.of(task), Layout(task, knobs, device)
-        v_view, q_view, lanes = View.of(task, "v"), View.of(task, "q"), device.lanes
-        packed = up(s.nk, lanes) * up(s.d, lanes) * lanes * (2 + math.log2(lanes))
-        if knobs.pack_v:
-            packed += 2 * s.nk * up(s.dv, lanes)
-        v_pitch = a.vp * 4 if knobs.pack_v or v_view is None else v_view.stride * 4
-        # What is read again for every group of queries comes from L2 where it leaves no room in L1.
-        resident = 4 * (a.group * a.rows * a.pitch + a.keys * (s.d + a.vp))
-        spread = resident > device.l1_kib * 1024 and a.group == 1
-        k_panel = a.keys * s.d * 4 if spread else a.width * s.d * 4
-        q_pitch = (q_view.stride if q_view else s.d) * 4
+        s, a, lanes = Shape.of(task), Layout(task, knobs, device), device.lanes
+        packed = up(s.nk, lanes) * up(s.d, lanes) * lanes * (2 + math.log2(lanes)) + knobs.pack_v * 8 * s.nk * up(s.dv, lanes)
+        # What is read again for every group of queries comes from L2 where a single tile is to wait for it.
+        whole = a.group == 1 and 4 * (a.rows * a.pitch + a.keys * (s.d + a.vp)) > device.l1_kib * 1024
+        k_bytes, v_bytes = (4 * a.keys * (n if whole else 0) for n in (s.d, a.vp))
+        q_pitch = (a.q.stride if a.q else s.d) * 4
         weigh = rt.weight((score(task),)) + 1
-        tile = 0.0
+
+        def step(vectors: int, streamed: int, pitch: int) -> float:
+            return rt.step_cost(a.rows, vectors, streamed, pitch, device) + 0.1 * (a.rows + vectors)
+
+        tile = a.rows * (up(s.nk, lanes) * (EXP + 1) / 2 + a.splits * 20)
         for v in _panels(up(s.nk, lanes), knobs.vectors):
-            tile += s.d * rt.step_cost(a.rows, v, k_panel, q_pitch, device) + a.rows * v * weigh + 15
+            tile += s.d * step(v, k_bytes, q_pitch) + a.rows * v * weigh + 15
         for v in _panels(up(s.dv, lanes), knobs.dims):
-            bytes_v = s.nk * v_pitch if spread else a.keys * v * lanes * 4
-            tile += s.nk * rt.step_cost(a.rows, v, bytes_v, a.pitch * 4, device) + a.splits * a.rows * v * 3
-        tile += a.rows * (up(s.nk, lanes) * (EXP + 1) / 2 + a.splits * 20)
-        blocks = up(s.nq, a.block)
+            tile += s.nk * step(v, v_bytes, a.pitch * 4) + a.splits * a.rows * v * 3
+        blocks, count = up(s.nq, a.block), self.tiles(task, knobs, device)
         packs = blocks if a.splits > 1 else min(blocks, device.cores)
-        count = self.tiles(task, knobs, device)
         return s.batch * s.heads * (packs * packed + blocks * a.tiles * tile) * up(count, device.cores) * device.cores / count
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
@@ -131,6 +129,13 @@ class Attention(Template):
         return emit(task, Layout(task, knobs, device))
 
 
+def _fits(rows: int, vectors: int, device: Device) -> bool:
+    """LLVM unrolls the short reductions of attention and loads the next step's vectors early (9 x 3 on AVX-512 took 1.4 times as
+    long as 8 x 3, 5 x 5 3 times)."""
+    return rows * vectors + 2 * vectors <= device.vector_registers or rows == vectors == 1
+
+
+@lru_cache(maxsize=64)
 def score(task: Task) -> Store:
     """How a scaled product `acc` of query i2 and key i3 goes to scratch (as one more buffer of the task): "row" is the address of
     the query's scores, less its first key."""
@@ -162,25 +167,28 @@ class Layout:
         self.tiles = up(up(s.nq, knobs.blocks), knobs.rows)                 # register tiles of queries
         self.block = min(s.nq, self.tiles * knobs.rows)                     # queries of a tile
         self.group = min(knobs.group, self.tiles)
+        self.fold = min(device.lanes, 1 << (self.group * self.rows - 1).bit_length())   # rows whose sums are folded at a time
+        self.padded = up(self.group * self.rows, device.lanes) * device.lanes           # rows of a group, in whole vectors
         self.keys = up(up(s.nk, knobs.splits), self.width) * self.width     # of a block, in whole panels
         self.splits = up(s.nk, self.keys)
         self.vp = up(s.dv, self.lanes) * self.lanes                         # pitch of packed v and of unfinished results
         self.pitch = (up(min(self.keys, s.nk), self.lanes) | 1) * self.lanes        # of scores: odd, to use all sets of L1
-        self.q, self.k, self.v = (View.of(task, name) for name in "qkv")
-        self.pack_v = knobs.pack_v
-        self.k_in_place = self.k is not None and self.k.step == 1 and s.d >= self.lanes
+        self.q = View.of(task, "q")                                         # None: evaluated into scratch
+        k = View.of(task, "k")
+        self.k = k if k is not None and k.step == 1 and s.d >= self.lanes else None     # None: rows evaluated, then transposed
+        self.v = None if knobs.pack_v else View.of(task, "v")
         self.stage_pitch = max(s.d, self.lanes)
         self.floats = 0
         self.at_keys = self._take(self.keys * s.d)
-        self.at_values = self._take(self.keys * self.vp if self.pack_v else 0)
+        self.at_values = self._take(0 if self.v else self.keys * self.vp)
         self.at_scores = self._take(self.group * self.rows * self.pitch)
         self.at_queries = self._take(0 if self.q else self.block * s.d)
-        self.at_stage = self._take(0 if self.k_in_place else self.lanes * self.stage_pitch)
-        self.at_factor = self._take(self.group * self.rows * self.lanes)    # by which the results of a row are multiplied
-        held = self.tiles * self.rows if self.splits > 1 else 0             # rows that wait for more keys
-        self.at_results = self._take(held * self.vp)
-        self.at_top = self._take(held * self.lanes)
-        self.at_total = self._take(held * self.lanes)
+        self.at_stage = self._take(0 if self.k else self.lanes * self.stage_pitch)
+        self.at_factor = self._take(self.padded)                            # by which the results of a row are multiplied
+        held = self.splits > 1                                              # rows that wait for more keys
+        self.at_results = self._take(held * self.tiles * self.rows * self.vp)
+        self.at_top, self.at_total = (self._take(held * up(self.tiles, self.group) * self.padded) for _ in range(2))
+        self.at_numbers = self._take(16)
 
     def _take(self, floats: int) -> int:
         start = self.floats

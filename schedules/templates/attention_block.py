@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
 
 from ..affine import lanewise, within
-from ..mathlib import F32, bits, dtype_of, floating, hold, like, polynomial
+from ..mathlib import F32, bits, dtype_of, floating, hold, like
 from ..task import Buffer, Task
 from ..tir import Kernel, T, alloc, ld, put, splat, st
 from . import registertile as rt
@@ -19,9 +19,12 @@ from .registertile import up
 
 PrimExpr = Any
 
-# 2^r = 1 + r P(r) for |r| <= 1/2, relative error 9e-8 (Lawson's iteration; 1 is exact, see exp2)
-EXP2 = (1.0, 0.6931469775987165, 0.24022242084635162, 0.05550733743574668, 0.009671512688146769, 0.001326472724690761)
 LOWEST = -3.4028234663852886e38
+# 2^r = 1 + r P(r) for |r| <= 1/2, relative error 9e-8 (Lawson's iteration; 1 is exact, see `power`)
+EXP2 = (1.0, 0.6931469775987165, 0.24022242084635162, 0.05550733743574668, 0.009671512688146769, 0.001326472724690761)
+# The numbers of the softmax lie in scratch (behind the scores, which may overwrite them for all that LLVM knows): literals would
+# be held in registers throughout the kernel, and accumulators spilled in their place.
+NUMBERS = (LOWEST, -127.0, F32.rounder, math.log2(math.e), *EXP2)
 
 
 def emit(task: Task, layout: Layout) -> Any:
@@ -32,6 +35,8 @@ def emit(task: Task, layout: Layout) -> Any:
     blocks = up(s.nq, layout.block)
 
     def body(begin: PrimExpr, end: PrimExpr) -> None:
+        for n, number in enumerate(NUMBERS):
+            st(kernel.arrays[-1], layout.at_numbers + n, T.float32(number), 1)
         with T.serial(0, end - begin) as t:
             z = T.Bind(begin + t)
             block, h, b = T.Bind(z % blocks), T.Bind(z // blocks % s.heads), T.Bind(z // (blocks * s.heads))
@@ -60,8 +65,9 @@ class Block:
                 self._pack(T.int32(0), s.nk)
             self._groups(T.int32(0), s.nk)
             return
-        for start, count, value in ((a.at_results, a.tiles * a.rows * a.vp, 0.0), (a.at_total, a.tiles * a.rows * a.lanes, 0.0),
-                                    (a.at_top, a.tiles * a.rows * a.lanes, LOWEST)):
+        rows = up(a.tiles, a.group) * a.padded
+        begun = ((a.at_results, a.tiles * a.rows * a.vp, 0.0), (a.at_total, rows, 0.0), (a.at_top, rows, LOWEST))
+        for start, count, value in begun:
             with T.serial(0, count // a.lanes) as n:
                 st(self.scratch, start + n * a.lanes, splat(value, a.lanes), a.lanes)
         with T.serial(0, a.splits) as split:
@@ -107,20 +113,20 @@ class Block:
         log2 e its lowest values would overflow), and values as rows of whole vectors."""
         a, s, L = self.a, self.a.shape, self.a.lanes
         unit = s.scale if self.masked else s.scale * math.log2(math.e)
-        base = self._base(a.k) if a.k_in_place else None
+        base = self._base(a.k) if a.k else None
 
         def position(key: PrimExpr) -> PrimExpr:
             return T.min(key, s.nk - 1) if s.nk % L else key        # lanes past the end repeat the last key; nobody looks at them
 
         with T.serial(0, (count + L - 1) // L) as c:
-            if not a.k_in_place:
+            if a.k is None:
                 with T.serial(0, L) as i:
                     self._evaluate("k", s.d, T.Bind(position(first + c * L + i)), a.at_stage + i * a.stage_pitch)
             with T.serial(0, up(s.d, L)) as piece:
                 r = T.Bind(T.min(piece * L, max(0, s.d - L)))       # the last piece overlaps the one before
                 rows = []
                 for i in range(L):
-                    if a.k_in_place:
+                    if a.k:
                         x = ld(self.kernel.arrays[a.k.buffer], base + position(first + c * L + i) * a.k.stride + r, L)
                     else:
                         x = ld(self.scratch, a.at_stage + i * a.stage_pitch + r, L)
@@ -128,7 +134,7 @@ class Block:
                 start = T.Bind(a.at_keys + (c * L // a.width * s.d + r) * a.width + c * L % a.width)
                 for i, x in enumerate(transpose(rows)[:s.d]):
                     st(self.scratch, start + i * a.width, x * splat(unit, L), L)
-        if a.pack_v:
+        if a.v is None:
             with T.serial(0, count) as j:
                 if s.dv % L:
                     st(self.scratch, a.at_values + j * a.vp + s.dv // L * L, splat(0, L), L)
@@ -152,7 +158,7 @@ class Block:
                 last = self.first + self._query(tile + tiles - 1) + (a.rows - 1)
                 seen = T.Bind(T.max(0, T.min(count, last + 1 - first)))
             self._scores(tile, tiles, first, seen)
-            self._softmax(tile, tiles, seen)
+            self._softmax(g, tiles, seen)
             self._results(tile, tiles, first, seen)
 
     def _scores(self, tile: PrimExpr, tiles: PrimExpr, first: PrimExpr, count: PrimExpr) -> None:
@@ -172,50 +178,57 @@ class Block:
                                "i3", first + q * a.width, a.width)
             rt.each_panel(first // a.width + q, up(s.nk, a.width), s.nk, a.width, panel)
 
-    def _softmax(self, tile: PrimExpr, tiles: PrimExpr, count: PrimExpr) -> None:
-        """Scores become exponentials. Leaves the factor of each row: of the results to come, or of those so far."""
+    def _softmax(self, group: PrimExpr, tiles: PrimExpr, count: PrimExpr) -> None:
+        """Scores become exponentials. Leaves the factor of each row: of the results to come, or of those so far. As many rows as
+        can be folded into one vector go at a time: a row alone would wait for its maximum and its sum."""
         a, L = self.a, self.a.lanes
-        vectors = (count + L - 1) // L
-        with T.serial(0, tiles * a.rows) as row:
-            at = T.Bind(a.at_scores + row * a.pitch)
-            held = T.Bind((tile * a.rows + row) * L)
-            top, total = alloc(L), alloc(L)
-            st(top, 0, splat(LOWEST, L), L)
-            st(total, 0, splat(0, L), L)
-            with T.serial(0, vectors) as v:
-                st(top, 0, T.max(ld(top, 0, L), ld(self.scratch, at + v * L, L)), L)
-            peak = T.Bind(across(ld(top, 0, L), T.max))
+        vectors, rows = (count + L - 1) // L, tiles * a.rows
+        with T.serial(0, (rows + a.fold - 1) // a.fold) as c:
+            chunk = T.Bind(c * a.fold)
+            held = T.Bind(group * a.padded + chunk)
+            here = T.min(a.fold, rows - chunk)
+            parts = alloc(a.fold * L)       # of each row
+            lowest, *numbers = (T.Bind(splat(self.scratch[a.at_numbers + n], L)) for n in range(len(NUMBERS)))
+            with T.serial(0, here) as n:
+                row, top = T.Bind(a.at_scores + (chunk + n) * a.pitch), alloc(L)
+                st(top, 0, lowest, L)
+                with T.serial(0, vectors) as v:
+                    st(top, 0, T.max(ld(top, 0, L), ld(self.scratch, row + v * L, L)), L)
+                st(parts, n * L, ld(top, 0, L), L)
+            peak = fold([ld(parts, n * L, L) for n in range(a.fold)], T.max)
             if a.splits > 1:
                 before = T.Bind(ld(self.scratch, a.at_top + held, L))
                 peak = T.Bind(T.max(before, peak))
-            with T.serial(0, vectors) as v:
-                p = T.Bind(self._exponential(ld(self.scratch, at + v * L, L) - peak))
-                st(self.scratch, at + v * L, p, L)
-                st(total, 0, ld(total, 0, L) + p, L)
-            sum_ = across(ld(total, 0, L), lambda x, y: x + y)
-            if a.splits == 1:
-                st(self.scratch, a.at_factor + row * L, inverse(T.Bind(sum_)), L)
-            else:
-                fix = T.Bind(self._exponential(before - peak))
-                st(self.scratch, a.at_factor + row * L, fix, L)
+                fix = T.Bind(power(before - peak, numbers, self.masked))
                 st(self.scratch, a.at_top + held, peak, L)
-                st(self.scratch, a.at_total + held, ld(self.scratch, a.at_total + held, L) * fix + sum_, L)
-
-    def _exponential(self, x: PrimExpr) -> PrimExpr:
-        return exp2(x * splat(math.log2(math.e), self.a.lanes) if self.masked else x)
+            st(self.scratch, a.at_factor + chunk, peak, L)
+            with T.serial(0, here) as n:
+                row, total = T.Bind(a.at_scores + (chunk + n) * a.pitch), alloc(L)
+                highest = T.Bind(splat(self.scratch[a.at_factor + chunk + n], L))
+                st(total, 0, splat(0, L), L)
+                with T.serial(0, vectors) as v:
+                    p = T.Bind(power(ld(self.scratch, row + v * L, L) - highest, numbers, self.masked))
+                    st(self.scratch, row + v * L, p, L)
+                    st(total, 0, ld(total, 0, L) + p, L)
+                st(parts, n * L, ld(total, 0, L), L)
+            total = fold([ld(parts, n * L, L) for n in range(a.fold)], lambda x, y: x + y)
+            if a.splits > 1:
+                st(self.scratch, a.at_total + held, ld(self.scratch, a.at_total + held, L) * fix + total, L)
+            st(self.scratch, a.at_factor + chunk, fix if a.splits > 1 else inverse(total), L)
 
     def _results(self, tile: PrimExpr, tiles: PrimExpr, first: PrimExpr, count: PrimExpr) -> None:
         a, L = self.a, self.a.lanes
         values, base, stride = self.scratch, T.int32(a.at_values), a.vp
-        if not a.pack_v:
+        if a.v:
             values, base, stride = self.kernel.arrays[a.v.buffer], T.Bind(self._base(a.v) + first * a.v.stride), a.v.stride
 
         def panel(q: PrimExpr, columns: int) -> None:
             with T.serial(0, tiles) as j:
                 row = T.Bind(j * a.rows)
+                factor = T.Bind(a.at_factor + row)
                 acc = rt.Tile(self.kernel, self.stores, a.rows, columns, L)
                 if a.splits > 1:
-                    self._load(acc, tile * a.rows + row, q, lambda n: ld(self.scratch, a.at_factor + (row + n) * L, L))
+                    self._load(acc, tile * a.rows + row, q, lambda n: splat(self.scratch[factor + n], L))
                 with T.serial(0, count) as k:
                     acc.multiply(lambda n: self.scratch[a.at_scores + (row + n) * a.pitch + k],
                                  lambda v: ld(values, base + k * stride + q * (a.dims * L) + v * L, L))
@@ -224,7 +237,7 @@ class Block:
                         st(self.scratch, self._result(tile * a.rows + row + n, q, v), ld(acc.acc, at, L), L)
                 else:
                     for n, _, at in _each(acc):
-                        st(acc.acc, at, ld(acc.acc, at, L) * ld(self.scratch, a.at_factor + (row + n) * L, L), L)
+                        st(acc.acc, at, ld(acc.acc, at, L) * splat(self.scratch[factor + n], L), L)
                     self._store(acc, tile + j, q)
         self._dims(panel)
 
@@ -235,8 +248,9 @@ class Block:
         def panel(q: PrimExpr, columns: int) -> None:
             with T.serial(0, a.tiles) as tile:
                 row = T.Bind(tile * a.rows)
+                total = T.Bind(a.at_total + tile // a.group * a.padded + tile % a.group * a.rows)
                 acc = rt.Tile(self.kernel, self.stores, a.rows, columns, L)
-                self._load(acc, row, q, lambda n: inverse(ld(self.scratch, a.at_total + (row + n) * L, L)))
+                self._load(acc, row, q, lambda n: inverse(splat(self.scratch[total + n], L)))
                 self._store(acc, tile, q)
         self._dims(panel)
 
@@ -266,12 +280,17 @@ def _each(tile: rt.Tile) -> list[tuple[int, int, int]]:
 # ---- Vectors -----------------------------------------------------------------------------------------------------------------
 
 
-def exp2(x: PrimExpr) -> PrimExpr:
-    """2^x for x <= 0, exactly 0 where x <= -127: there the exponent of 1.0 comes to nothing. NaN goes through."""
-    x = hold(T.max(like(-127, x), x))
-    k = hold(bits(x + like(F32.rounder, x)))                # the integer lies in the low bits
-    r = hold(x - (floating(k, F32) - like(F32.rounder, x)))
-    return floating(bits(polynomial(EXP2, r)) + (k << like(F32.mantissa, k)), F32)
+def power(x: PrimExpr, numbers: Sequence[PrimExpr], natural: bool) -> PrimExpr:
+    """2^x, or e^x, for x <= 0; exactly 0 for 2^-127 and less, where the exponent of 1.0 comes to nothing. NaN goes through.
+    numbers: NUMBERS, but the first."""
+    least, rounder, log2e, *coefficients = numbers
+    x = hold(T.max(least, x * log2e if natural else x))
+    k = hold(bits(x + rounder))                             # the integer lies in the low bits
+    r = hold(x - (floating(k, F32) - rounder))
+    y = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        y = y * r + c
+    return floating(bits(y) + (k << like(F32.mantissa, k)), F32)
 
 
 def inverse(total: PrimExpr) -> PrimExpr:
@@ -280,15 +299,17 @@ def inverse(total: PrimExpr) -> PrimExpr:
     return tirx.Select(total > like(0, total), like(1, total) / total, like(0, total))
 
 
-def across(x: PrimExpr, op: Callable[[PrimExpr, PrimExpr], PrimExpr]) -> PrimExpr:
-    """`op` over all lanes of x, in every lane."""
-    lanes = dtype_of(x)[1]
-    half = lanes // 2
-    while half:
-        x = T.Bind(x)
-        x = op(x, tirx.Shuffle([x], [lane ^ half for lane in range(lanes)]))
-        half //= 2
-    return x
+def fold(rows: list[PrimExpr], op: Callable[[PrimExpr, PrimExpr], PrimExpr]) -> PrimExpr:
+    """`op` over the lanes of each of n vectors, n a power of two: lane i of the result is that of vector i modulo n."""
+    lanes, size = dtype_of(rows[0])[1], 1
+    while size < lanes:
+        rows = [T.Bind(x) for x in rows]
+        low = [lanes + j - size if j & size else j for j in range(lanes)]
+        high = [lanes + j if j & size else j + size for j in range(lanes)]
+        pairs = list(zip(rows[::2], rows[1::2], strict=True)) if len(rows) > 1 else [(rows[0], rows[0])]
+        rows = [op(tirx.Shuffle(list(pair), low), tirx.Shuffle(list(pair), high)) for pair in pairs]
+        size *= 2
+    return T.Bind(rows[0])
 
 
 def transpose(rows: list[PrimExpr]) -> list[PrimExpr]:

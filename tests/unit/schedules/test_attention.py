@@ -94,7 +94,7 @@ def test_code_for_neon_is_small():
 @pytest.mark.parametrize("causal", [0, 1])
 def test_random_candidates(causal):
     """Among them keys in several blocks, with the online softmax."""
-    task, arrays, want = attention(1, 2, 45, 421, 20, 36, mask=randn(1, 1, 45, 421) * 20, causal=causal)
+    task, arrays, want = attention(1, 2, 45, 621, 20, 36, mask=randn(1, 1, 45, 621) * 20, causal=causal)
     candidates = list(Attention().space(task, ZEN5).candidates())
     assert 50 < len(candidates) < 3000
     split = [k for k in candidates if k.splits > 1]
