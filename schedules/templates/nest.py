@@ -61,12 +61,23 @@ def _run_on(position: Expr, value: Expr, reads: list[Expr], outer: int, inner: i
         b = split(e, f"i{inner}")
         if a is None or b is None or a[0] != b[0] * extent:
             return False
-    inside: set[int] = set()        # what stands below a load's index is covered by `reads`
-    for e in reversed(post_order([value])):
-        if e.op == "load" or id(e) in inside:
-            inside.update(id(a) for a in e.args)
-    named = {f"i{outer}", f"i{inner}"}
-    return not any(e.op == "var" and e.value in named and id(e) not in inside for e in post_order([value]))
+    return not {f"i{outer}", f"i{inner}"} & _beside_loads(value)
+
+
+def _beside_loads(root: Expr) -> set[str]:
+    """The variables that the value depends on in another way than through the index of a load."""
+    names: set[str] = set()
+    seen: set[int] = set()
+    stack = [root]
+    while stack:
+        e = stack.pop()
+        if e.op == "load" or id(e) in seen:
+            continue
+        seen.add(id(e))
+        if e.op == "var":
+            names.add(e.value)
+        stack += e.args
+    return names
 
 
 def _order(task: Task, position: Expr, value: Expr, axes: list[int], sizes: list[int],

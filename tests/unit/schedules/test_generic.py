@@ -113,6 +113,13 @@ def test_axes_merge_where_memory_runs_on():
     assert nest(t, t.stores[0], 16).extents == (120, 8)
 
 
+def test_axes_stay_apart_where_the_value_depends_on_one_of_them():
+    a = normal(6, 16)
+    triangle = task([a], ((6, 16), "float32"), ((6, 16), lambda *i: i, lambda i, p: x.select(i[1] <= i[0], p(*i), 0.0)))
+    assert nest(triangle, triangle.stores[0], 16).extents == (6, 16)
+    check(triangle, [a], np.tril(a))
+
+
 def test_compiles_for_arm():
     a = normal(33, 65)
     Built(Generic(), task([a], ((65, 33), "float32"), ((65, 33), lambda *i: i, lambda i, p: p(i[1], i[0]))), NEON)
