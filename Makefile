@@ -7,7 +7,9 @@ BIN := .venv/bin
 demo: .venv/zoo.installed
 	$(BIN)/python -m burnish.tools.demo
 
-test: .venv/dev.installed
+test: .venv/dev.installed .venv/qemu.installed
+	$(BIN)/ruff check
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 bench: .venv/bench.installed
@@ -16,6 +18,11 @@ bench: .venv/bench.installed
 .venv/zoo.installed: EXTRAS := zoo
 .venv/dev.installed: EXTRAS := zoo,dev
 .venv/bench.installed: EXTRAS := zoo,bench
+
+# The emulator that runs ARM64 artifacts; without it, and without the right to install it, those tests are skipped.
+.venv/qemu.installed: .venv/dev.installed
+	command -v qemu-aarch64 >/dev/null || (apt-get update -qq && apt-get install -y -qq qemu-user) || echo "no qemu-user"
+	touch $@
 
 .venv/%.installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'burnish needs Python 3.11 or newer')"

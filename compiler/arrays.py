@@ -18,7 +18,10 @@ def read_input(paths: Sequence[Path], inputs: Sequence[Signature], mean: str, st
     """One array for each input, from one file for each or a single .npz. An image is resized to the input's height and width,
     scaled to 0..1 (floats) and normalised. Raises BurnishError for a file that does not fit."""
     if len(paths) == 1 and paths[0].suffix == ".npz":
-        with _load(paths[0]) as archive:
+        archive = _load(paths[0])
+        if isinstance(archive, np.ndarray):
+            raise BurnishError(f"{paths[0]} is one array, not an archive: name it .npy")
+        with archive:
             missing = [s.name for s in inputs if s.name not in archive]
             if missing and len(archive.files) == len(inputs):
                 return [_fit(archive[f], s) for f, s in zip(archive.files, inputs, strict=True)]
@@ -27,7 +30,7 @@ def read_input(paths: Sequence[Path], inputs: Sequence[Signature], mean: str, st
             return [_fit(archive[s.name], s) for s in inputs]
     if len(paths) != len(inputs):
         raise BurnishError(f"the model takes {len(inputs)} inputs ({', '.join(map(str, inputs))}), {len(paths)} files came")
-    return [_fit(_load(p), s) if p.suffix == ".npy" else image(p, s, mean, std) for p, s in zip(paths, inputs, strict=True)]
+    return [_fit(_array(p), s) if p.suffix == ".npy" else image(p, s, mean, std) for p, s in zip(paths, inputs, strict=True)]
 
 
 def _load(path: Path) -> np.ndarray | np.lib.npyio.NpzFile:
@@ -35,6 +38,13 @@ def _load(path: Path) -> np.ndarray | np.lib.npyio.NpzFile:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as e:
         raise BurnishError(f"cannot read {path}: {e}") from None
+
+
+def _array(path: Path) -> np.ndarray:
+    loaded = _load(path)
+    if not isinstance(loaded, np.ndarray):
+        raise BurnishError(f"{path} is an archive, not one array: name it .npz")
+    return loaded
 
 
 def _fit(array: np.ndarray, s: Signature) -> np.ndarray:
@@ -76,7 +86,7 @@ def save_outputs(path: Path, names: Sequence[str], outputs: Sequence[np.ndarray]
     if path.suffix == ".npy" and len(outputs) == 1:
         np.save(path, outputs[0])
     elif path.suffix == ".npz":
-        np.savez(path, **dict(zip(names, outputs, strict=True)))
+        np.savez(path, **dict(zip(names, outputs, strict=True)))  # type: ignore[arg-type]  # numpy's stub takes names for flags
     else:
         raise BurnishError(f"{path} must end in .npz" + (" or .npy" if len(outputs) == 1 else ": there are several outputs"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from ..schedules.device import Device
 from ..targets.cpu import artifact, loader
-from .driver import Compiled, Progress, compile_model, prepare, silent
+from .driver import Compiled, Lowered, Progress, build_model, lower, prepare, silent
 from .partition import partition
-from .sample import reference
+from .sample import oracle, reference
 from .verify import Difference, difference
 
 
@@ -44,28 +44,31 @@ class Comparison:
         return any(not d.ok for d in self.passes)
 
 
-def compare(load: Callable[[], ir.Model], inputs: Mapping[str, np.ndarray], device: Device, progress: Progress = silent) -> Comparison:
-    """Compiles the model with the output of every kernel exposed, and runs it beside onnxruntime. `load` imports the model anew."""
-    expected = reference(load(), inputs)
-    model, _ = prepare(load(), progress)
+def compare(load: Callable[[], ir.Model], inputs: Mapping[str, np.ndarray], device: Device,
+            progress: Progress = silent) -> Comparison:
+    """Compiles the model with every kernel's output exposed, and runs it beside onnxruntime. `load` imports the model anew."""
+    expected = oracle(load(), inputs)
+    model, applied = prepare(load(), progress)
     names = [str(v.name) for v in model.graph.outputs]
-    passes = tuple(difference(n, g, e) for n, g, e in zip(names, reference(model, inputs), expected, strict=True))
-    groups = partition(model).groups
-    made = [(v, tuple(f"{n.op_type} {n.name}" for n in g.nodes)) for g in groups for v in g.outputs]
-    outputs = set(model.graph.outputs)
-    for v, _ in made:
-        if v not in outputs:
-            model.graph.outputs.append(v)
-    wanted = dict(zip([str(v.name) for v in model.graph.outputs], reference(model, inputs, optimize=False), strict=True))
-    got = run(compile_model(model, device, "compare", progress), list(inputs.values()), list(wanted.values()))
-    layers = (Layer(nodes, difference(str(v.name), got[str(v.name)], wanted[str(v.name)])) for v, nodes in made)
-    return Comparison(passes, tuple(layers))
+    passes = tuple(difference(*x) for x in zip(names, reference(model, inputs), expected.outputs, expected.noise, strict=True))
+    made = {str(v.name): (v, tuple(f"{n.op_type} {n.name}" for n in g.nodes))
+            for g in partition(model).groups for v in g.outputs}
+    shown = set(model.graph.outputs)
+    model.graph.outputs.extend(v for v, _ in made.values() if v not in shown)
+    names = [str(v.name) for v in model.graph.outputs]
+    wanted = oracle(model, inputs)
+    parts, groups = lower(model)
+    compiled = build_model(Lowered(model, applied, parts, tuple(groups)), device, "compare", progress)
+    got = run(compiled, list(inputs.values()), wanted.outputs)
+    found = {x[0]: difference(*x) for x in zip(names, got, wanted.outputs, wanted.noise, strict=True)}
+    return Comparison(passes, tuple(Layer(nodes, found[name]) for name, (_, nodes) in made.items()))
 
 
-def run(compiled: Compiled, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """The compiled model's outputs by name, through an artifact that is thrown away. outputs: of the right shapes and dtypes."""
+def run(compiled: Compiled, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """The compiled model's outputs, through an artifact that is thrown away. outputs: arrays of the right shapes and dtypes."""
     with tempfile.TemporaryDirectory(prefix="burnish-compare-") as folder:
-        path = artifact.write(compiled.plan, compiled.kernels, compiled.weights, inputs, outputs, compiled.device, Path(folder) / "out")
+        path = artifact.write(compiled.plan, compiled.kernels, compiled.weights, inputs, outputs, compiled.device,
+                              Path(folder) / "out")
         with loader.load(path) as model:
             got = model(*inputs)
-    return dict(zip([s.name for s in compiled.plan.outputs], got if isinstance(got, tuple) else (got,), strict=True))
+    return got if isinstance(got, tuple) else (got,)

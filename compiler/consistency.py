@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto
@@ -61,7 +62,10 @@ def explain(model: ModelProto) -> str:
 
 def defined_by_function(op: str) -> bool:
     """Is it an op of ONNX's that is written in other ops?"""
-    return has(op) and (get_schema(op).has_function or get_schema(op).has_context_dependent_function)
+    if not has(op):
+        return False
+    schema: Any = get_schema(op)        # onnx's stub lacks these two
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def readable(text: str) -> str:

@@ -68,7 +68,7 @@ class Weights:
     def add(self, array: np.ndarray) -> int:
         """Offset in bytes of the array's content."""
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        key = hashlib.sha256(raw).digest()
+        key = hashlib.sha256(raw.data).digest()
         if key not in self._known:
             self._known[key] = self.size
             self.parts += [raw, np.zeros(up(len(raw)) - len(raw), np.uint8)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any
 
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto
@@ -166,9 +167,9 @@ class Validator:
             if name not in schema.attributes:
                 if not name.startswith("__"):       # annotations, by ONNX's convention
                     raise ImportRefused(f"{where}: {n.op_type} has no attribute {quoted(name)} in opset {versions[domain]}")
-            elif a.type != int(schema.attributes[name].type.value):
-                raise ImportRefused(f"{where}: attribute {quoted(name)} is of type {_type_name(a.type)} instead of "
-                                    f"{schema.attributes[name].type.name}")
+            elif a.type != int(schema.attributes[name].type.value):  # type: ignore[attr-defined]  # onnx's stub lacks it
+                kind: Any = schema.attributes[name].type
+                raise ImportRefused(f"{where}: attribute {quoted(name)} is of type {_type_name(a.type)} instead of {kind.name}")
 
     # ---- Attributes, tensors ----
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from .device import Device
 from .space import Knobs
@@ -32,13 +32,13 @@ class Built:
     error: str = ""
 
 
-def send(pipe: BinaryIO, message: Any) -> None:
+def send(pipe: IO[bytes], message: Any) -> None:
     data = pickle.dumps(message)
     pipe.write(struct.pack("<Q", len(data)) + data)
     pipe.flush()
 
 
-def receive(pipe: BinaryIO) -> Any:
+def receive(pipe: IO[bytes]) -> Any:
     """The next message; EOFError where the other side is gone."""
     head = pipe.read(8)
     if len(head) < 8:

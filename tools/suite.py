@@ -56,11 +56,11 @@ def load(kinds: Sequence[str] = KINDS) -> list[Case]:
 def _load(kind: str) -> Iterator[Case]:
     for test in load_model_tests(kind=kind):
         if kind == "real":
-            model, sets = _light(LIGHT / os.path.basename(test.url))
+            model, sets = _light(LIGHT / os.path.basename(str(test.url)))
         elif test.model is not None:
-            model, sets = test.model, [([_value(v) for v in i], [_value(v) for v in o]) for i, o in test.data_sets]
+            model, sets = test.model, [([_value(v) for v in i], [_value(v) for v in o]) for i, o in test.data_sets or ()]
         else:
-            model, sets = _stored(Path(test.model_dir))
+            model, sets = _stored(Path(str(test.model_dir)))
         yield Case(f"{test.name}_cpu", kind, model.SerializeToString(), tuple(sets), test.rtol, test.atol)
 
 

@@ -80,7 +80,7 @@ def determinant(ctx: Context) -> Tensor:
     def minor(index: Index, row: int, columns: tuple[int, ...]) -> Expr:
         if not columns:
             return const(1, x.dtype)
-        terms = [x.at((*index, row, c)) * minor(index, row + 1, columns[:k] + columns[k + 1:])  # type: ignore[arg-type]
+        terms = [x.at((*index, row, c)) * minor(index, row + 1, columns[:k] + columns[k + 1:])
                  for k, c in enumerate(columns)]
         return reduce(lambda a, b: a + b, [-t if k % 2 else t for k, t in enumerate(terms)])
     return Tensor(ctx.output_shape(), x.dtype, lambda index: minor(tuple(index), 0, tuple(range(n))))

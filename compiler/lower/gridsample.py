@@ -26,7 +26,7 @@ def grid_sample(ctx: Context) -> Tensor:
 
     def position(index: Index, axis: int) -> Expr:
         """Where along the axis the grid points to."""
-        g, n = cast(grid.at((index[0], *index[2:], len(sizes) - 1 - axis)), dtype), sizes[axis]  # type: ignore[arg-type]
+        g, n = cast(grid.at((index[0], *index[2:], len(sizes) - 1 - axis)), dtype), sizes[axis]
         at = (g + 1) * ((n - 1) / 2) if aligned else ((g + 1) * n - 1) * 0.5
         if mode == "nearest":
             at = round_even(at)

@@ -115,7 +115,7 @@ class Cell:
             case "affine": return partial(_affine, a=next(alpha, 1.0), b=next(beta, 0.0))
             case "hardsigmoid": return partial(_hard_sigmoid, a=next(alpha, 0.2), b=next(beta, 0.5))
             case "scaledtanh": return partial(_scaled_tanh, a=next(alpha, 1.0), b=next(beta, 1.0))
-            case _: return self.ctx.refuse(f"activation {name}")  # type: ignore[no-any-return]
+            case _: return self.ctx.refuse(f"activation {name}")
 
     def clipped(self, x: Expr) -> Expr:
         """What goes into an activation of a gate."""

@@ -1,8 +1,8 @@
 """Resize: along each resized axis an output element is a weighted sum of a few taps, whose places and weights are known now.
 
 The axes are separable, so an element sums over the taps of all its axes. Where the taps follow a pattern (an integer factor,
-nearest) the table is replaced by arithmetic. Coordinates are computed in single precision, as onnxruntime does: where one falls on
-an element, floor and ceil hang on its rounding.
+nearest) the table is replaced by arithmetic. Coordinates are computed in single precision, as onnxruntime does: where one falls
+on an element, floor and ceil hang on its rounding.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def axis_taps(ctx: Context, n: int, count: int, size: int, out: int, scale: floa
 
 def coordinates(mode: str, out: int, size: int, scale: float, roi: tuple[float, float]) -> np.ndarray:
     """Where each output element lies among the input's (ONNX Resize, coordinate_transformation_mode)."""
-    o, scale, length = np.arange(out, dtype=np.float32), np.float32(scale), scale * size
+    o, length = np.arange(out, dtype=np.float32), scale * size
+    scale = float(np.float32(scale))
     match mode:
         case "half_pixel": return (o + 0.5) / scale - 0.5
         case "pytorch_half_pixel": return (o + 0.5) / scale - 0.5 if length != 1 else np.zeros(out)

@@ -24,8 +24,9 @@ class Scan(Template):
         return Space.of(lanes=sorted({1, wide}))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
-        *outer, inner = (1, *task.params["space"])
-        return math.prod(outer) * task.params["length"] * (inner // knobs.lanes + inner % knobs.lanes)
+        space: tuple[int, ...] = (1, *task.params["space"])
+        inner = space[-1]
+        return math.prod(space[:-1]) * task.params["length"] * (inner // knobs.lanes + inner % knobs.lanes)
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         return math.prod(task.params["space"][:-1])
