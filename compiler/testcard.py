@@ -13,7 +13,7 @@ SMALLEST = 16       # pixels: below that a picture shows nothing
 
 def is_image(shape: tuple[int, ...], dtype: str) -> bool:
     """Does [N,C,H,W] or [N,H,W,C] of floats with 1 or 3 channels look like images?"""
-    return (dtype.startswith("float") and len(shape) == 4 and (
+    return (dtype.startswith("float") and len(shape) == 4 and shape[0] > 0 and (
         (shape[1] in (1, 3) and min(shape[2:]) >= SMALLEST) or (shape[3] in (1, 3) and min(shape[1:3]) >= SMALLEST)))
 
 
