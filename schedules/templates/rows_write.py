@@ -194,7 +194,7 @@ class Writer:
     def emit(self, s: Sweep, partial: Mapping[str, Accumulators], done: Mapping[str, Any], n: int, row: Env, spot: Spot) -> None:
         """One vector of a sweep for row number `n` of the step."""
         own = {name for name, _ in s.kept}
-        read = {v for e in s.roots for v in variables([e]) if v.startswith("k")} - own
+        read = {v for v in variables([*s.roots, *(e for _, e in s.kept)]) if v.startswith("k")} - own
         with self.vectorized(self.lanes) as lane:
             position = self.position(spot, lane)
             env = {**row, **spot.step, **self.known(done, n, spot, lane)}
