@@ -27,6 +27,7 @@ from .registry import ANCHOR, Anchor, Context, Output, lowering
 
 Function = Callable[[Expr], Expr]
 F32 = "float32"
+BLOCK = 16      # hidden units that lie together: as many as the widest vector has lanes
 D, B, T, J = indices(4)
 K = var("r0")
 C, H, C_NEW = var("c", F32), var("h", F32), var("c_new", F32)
@@ -68,12 +69,14 @@ class Cell:
 
     def weight(self, n: int, number: int) -> Expr:
         """Gate `number` of input n ([directions, gates hidden, K]) at i0, i3, r0. A constant is laid out as
-        [directions, K, gates, hidden]: what the kernel reads at a time lies together."""
+        [directions, hidden / 16, K, gates, 16]: a kernel with hidden units in its lanes reads it from front to back."""
         known = self.ctx.array(n)
         if known is None:
             return cast(self.ctx.input(n).at([D, J + number * self.hidden, K]), F32)
-        packed = known.reshape(self.directions, self.gates, self.hidden, -1).transpose(0, 3, 1, 2).astype(np.float32)
-        return load(self.ctx.weight(packed), [D, K, number, J], F32)
+        by_unit = known.astype(np.float32).reshape(self.directions, self.gates, self.hidden, -1)
+        padded = np.pad(by_unit, ((0, 0), (0, 0), (0, -self.hidden % BLOCK), (0, 0)))
+        packed = padded.reshape(self.directions, self.gates, -1, BLOCK, known.shape[2]).transpose(0, 2, 4, 1, 3)
+        return load(self.ctx.weight(packed), [D, J // BLOCK, K, number, J % BLOCK], F32)
 
     def bias(self, *places: int) -> Expr:
         """The sum of those of the 2 gates biases (the input's first, then the state's)."""

@@ -26,7 +26,9 @@ def chunks(extent: int, lanes: int) -> Iterator[tuple[PrimExpr, int]]:
     from ..tir import T, vectors
 
     whole = extent // lanes
-    if whole:
+    if whole == 1:      # no loop: what is kept for the vector can then stay in a register
+        yield T.int32(0), lanes
+    elif whole:
         with T.serial(0, whole) as chunk:
             yield chunk * lanes, lanes
     for at, width in vectors(extent - whole * lanes, lanes):

@@ -1,7 +1,7 @@
 """LSTM, GRU and RNN in one kernel (family `recurrent`, see compiler/lower/recurrent.py): hidden units in the lanes.
 
-A tile is one direction of one batch entry. Its state, the gates' sums and the reset state stay in scratch; each step streams the
-weights once, from the cache where they fit.
+A tile is one direction of one batch entry. First come the products with the input, for several steps at a time, so that those
+weights are streamed once in several steps; then step after step the products with the state. State and sums lie in scratch.
 """
 
 from __future__ import annotations
@@ -26,31 +26,41 @@ class Recurrent(Template):
     name, family = "f32-recurrent-steps", "recurrent"
 
     def space(self, task: Task, device: Device) -> Space:
-        return Space.of(lanes=(device.lanes,))
+        gates = _gates(task)
+        return (Space.of(lanes=(device.lanes,), together=range(1, min(8, task.params["steps"]) + 1))
+                .require(lambda k: k.together == 1 or (k.together + 1) * gates + 1 <= device.vector_registers,
+                         "accumulators would spill"))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
+        """A multiply-add for each product, and a load of each vector of weights, that of the input once in `together` steps."""
         p = task.params
-        return p["steps"] * p["hidden"] * (p["inputs"] + p["hidden"]) * sum(map(len, p["phases"])) / knobs.lanes
+        return p["steps"] * p["hidden"] * _gates(task) * (p["inputs"] * (1 + 1 / knobs.together) + 2 * p["hidden"]) / knobs.lanes
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         return int(task.params["directions"] * task.params["batch"])
 
     def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
-        return 4 * task.params["hidden"] * (3 + sum(map(len, task.params["phases"])))
+        return 4 * task.params["hidden"] * (3 + _gates(task) * (1 + task.params["steps"]))
 
     def emit(self, task: Task, knobs: Knobs, device: Device) -> PrimFunc:
-        return _Emitter(task, knobs.lanes, self.scratch(task, knobs, device)).emit()
+        return _Emitter(task, knobs, self.scratch(task, knobs, device)).emit()
+
+
+def _gates(task: Task) -> int:
+    return sum(map(len, task.params["phases"]))
 
 
 class _Emitter:
-    """scratch: the state h, what the second phase reads in its place, the cell c, the gates' sums; `hidden` floats each."""
+    """scratch: the state h, what the second phase reads in its place, the cell c, the gates' sums, and of every time the gates'
+    products with the input; `hidden` floats each."""
 
-    def __init__(self, task: Task, lanes: int, scratch: int) -> None:
+    def __init__(self, task: Task, knobs: Knobs, scratch: int) -> None:
         from ..tir import Kernel
 
-        self.task, self.lanes, self.k = task, lanes, Kernel(task, scratch)
-        self.operands, self.hidden = task.operands, task.params["hidden"]
+        self.task, self.lanes, self.together, self.k = task, knobs.lanes, knobs.together, Kernel(task, scratch)
+        self.operands, self.hidden, self.gates = task.operands, task.params["hidden"], _gates(task)
         self.h, self.between, self.c, self.sums = (n * self.hidden for n in range(4))
+        self.inputs = self.sums + self.gates * self.hidden
 
     def emit(self) -> PrimFunc:
         return self.k.write(self._tiles)
@@ -64,6 +74,11 @@ class _Emitter:
             direction, batch = (tile + begin) // p["batch"], (tile + begin) % p["batch"]
             env: Env = {"i0": direction, "i1": batch}
             self._first(env)
+            whole = steps - steps % self.together
+            for start, stop, count in ((0, whole, self.together), (whole, steps, 1)):
+                if start < stop:
+                    with T.serial(0, (stop - start) // count) as block:
+                        self._input_products(env, block * count + start, count)
             length = T.Bind(self.k.value(self.operands["length"], env)) if "length" in self.operands else T.int32(steps)
             with T.serial(0, steps) as step:
                 active = step < length
@@ -115,25 +130,45 @@ class _Emitter:
     def _reset(self, env: Env, j: PrimExpr) -> None:
         self._put(self.between, j, self.k.value(self.operands["between"], self._sums(env, j)))
 
-    def _products(self, env: Env, gates: tuple[int, ...], state: int) -> None:
-        """The gates' sums: bias + W x + R state."""
+    def _input_products(self, env: Env, time: PrimExpr, count: int) -> None:
+        """bias + W x of every gate for `count` times from `time` on."""
         from ..tir import T, alloc
 
-        p, k = self.task.params, self.k
+        with_w = [g for g in range(self.gates) if f"w{g}" in self.operands]
+        for first, width in chunks(self.hidden, self.lanes):
+            sums = {(t, g): alloc(width) for t in range(count) for g in range(self.gates)}
+            with T.vectorized(0, width) as lane:
+                for (_, g), total in sums.items():
+                    T.buffer_store(total, self.k.value(self.operands[f"bias{g}"], env | {"i3": first + lane}), [lane])
+            with T.serial(0, self.task.params["inputs"]) as r:
+                x = [T.Bind(self.k.value(self.operands["x"], env | {"i2": time + t, "r0": r})) for t in range(count)]
+                with T.vectorized(0, width) as lane:
+                    for g in with_w:
+                        weight = T.Bind(self.k.value(self.operands[f"w{g}"], env | {"i3": first + lane, "r0": r}))
+                        for t in range(count):
+                            T.buffer_store(sums[t, g], sums[t, g][lane] + x[t] * weight, [lane])
+            with T.vectorized(0, width) as lane:
+                for (t, g), total in sums.items():
+                    self._put(self.inputs, ((time + t) * self.gates + g) * self.hidden + first + lane, total[lane])
+
+    def _products(self, env: Env, gates: tuple[int, ...], state: int) -> None:
+        """The gates' sums: what came of the input, and R times the state."""
+        from ..tir import T, alloc
+
+        scratch = self.k.scratch
+        with_r = [g for g in gates if f"r{g}_" in self.operands]
         for first, width in chunks(self.hidden, self.lanes):
             sums = {g: alloc(width) for g in gates}
             with T.vectorized(0, width) as lane:
                 for g in gates:
-                    T.buffer_store(sums[g], k.value(self.operands[f"bias{g}"], env | {"i3": first + lane}), [lane])
-            for name, extent in (("w{}", p["inputs"]), ("r{}_", self.hidden)):
-                with T.serial(0, extent) as r:
-                    factor = k.value(self.operands["x"], env | {"r0": r}) if name == "w{}" else k.scratch[state + r]
-                    factor = T.Bind(factor)
-                    with T.vectorized(0, width) as lane:
-                        for g in gates:
-                            if name.format(g) in self.operands:
-                                weight = k.value(self.operands[name.format(g)], env | {"i3": first + lane, "r0": r})
-                                T.buffer_store(sums[g], sums[g][lane] + factor * weight, [lane])
+                    product = scratch[self.inputs + (env["i2"] * self.gates + g) * self.hidden + first + lane]
+                    T.buffer_store(sums[g], product, [lane])
+            with T.serial(0, self.hidden) as r:
+                h = T.Bind(scratch[state + r])
+                with T.vectorized(0, width) as lane:
+                    for g in with_r:
+                        weight = self.k.value(self.operands[f"r{g}_"], env | {"i3": first + lane, "r0": r})
+                        T.buffer_store(sums[g], sums[g][lane] + h * weight, [lane])
             with T.vectorized(0, width) as lane:
                 for g in gates:
                     self._put(self.sums + g * self.hidden, first + lane, sums[g][lane])

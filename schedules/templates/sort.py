@@ -54,15 +54,16 @@ class Sort(Template):
                 def value(position: PrimExpr) -> PrimExpr:
                     return k.value(task.operands["x"], row | {"r0": position})
 
-                def beats(a: PrimExpr, b: PrimExpr) -> PrimExpr:
-                    return value(a) > value(b) if largest else value(a) < value(b)
+                def better(a: PrimExpr, b: PrimExpr) -> PrimExpr:
+                    return a > b if largest else a < b
 
+                order = Positions(k.scratch)
                 if knobs.method == "merge":
-                    start = merge_sort(Positions(k.scratch), task.params["length"], beats)
+                    start = merge_sort(order, task.params["length"], value, better)
                 else:
-                    start = insertion(Positions(k.scratch), task.params["length"], task.params["k"], beats)
+                    start = insertion(order, task.params["length"], task.params["k"], value, better, task.operands["x"].dtype)
                 with T.serial(0, task.params["k"]) as rank:
-                    at = T.Bind(Positions(k.scratch)[start + rank])
+                    at = T.Bind(order[start + rank])
                     env = row | {f"i{len(space)}": rank, "s0": value(at), "s1": at}
                     for store in task.stores:
                         k.store(store.buffer, [k.value(i, env) for i in store.index], k.value(store.value, env))
@@ -84,28 +85,40 @@ class Positions:
         T.buffer_store(self.scratch, T.reinterpret("float32", position + 1), [at])
 
 
-Beats = Callable[[PrimExpr, PrimExpr], PrimExpr]
+Value = Callable[[PrimExpr], PrimExpr]                  # what stands at a position
+Better = Callable[[PrimExpr, PrimExpr], PrimExpr]       # does the first value go before the second?
 
 
-def insertion(best: Positions, n: int, k: int, beats: Beats) -> int:
+def insertion(best: Positions, n: int, k: int, value: Value, better: Better, dtype: str) -> int:
     """Leaves the k best positions of 0..n-1 in order in best[0..k-1]; returns 0, where they start."""
-    from ..tir import T, alloc, tirx
+    from ..tir import T, alloc
 
-    hole = alloc(1, "int32")
-    with T.serial(0, n) as r:
-        count = T.min(r, k)
-        last = best[T.max(count - 1, 0)]
-        with T.If(tirx.Or(r < k, beats(r, last))), T.Then():
-            T.buffer_store(hole, T.min(count, k - 1), [0])
-            with T.While(tirx.And(hole[0] > 0, beats(r, best[T.max(hole[0] - 1, 0)]))):
-                best[hole[0]] = best[hole[0] - 1]
-                T.buffer_store(hole, hole[0] - 1, [0])
-            best[hole[0]] = r
+    bar = alloc(1, dtype)       # the value that an element must beat
+    with T.serial(0, k) as r:
+        _insert(best, r, r, value, better)
+    if k:
+        T.buffer_store(bar, value(best[k - 1]), [0])
+    with T.serial(0, n - k if k else 0) as r, T.If(better(value(r + k), bar[0])), T.Then():
+        _insert(best, k - 1, r + k, value, better)
+        T.buffer_store(bar, value(best[k - 1]), [0])
     return 0
 
 
-def merge_sort(order: Positions, n: int, beats: Beats) -> int:
-    """Sorts the positions 0..n-1 in the two halves of `order`, which take turns; returns the start of the sorted half."""
+def _insert(best: Positions, last: PrimExpr, position: PrimExpr, value: Value, better: Better) -> None:
+    """Puts the position where it belongs in best[0..last]; what stood at `last` goes."""
+    from ..tir import T, alloc, tirx
+
+    hole = alloc(1, "int32")
+    T.buffer_store(hole, last, [0])
+    with T.While(tirx.And(hole[0] > 0, better(value(position), value(best[T.max(hole[0] - 1, 0)])))):
+        best[hole[0]] = best[hole[0] - 1]
+        T.buffer_store(hole, hole[0] - 1, [0])
+    best[hole[0]] = position
+
+
+def merge_sort(order: Positions, n: int, value: Value, better: Better) -> int:
+    """Sorts the positions 0..n-1 in the two halves of `order`, which take turns; returns the start of the sorted half.
+    Which of two heads goes first is a coin flip to the processor, so nothing branches on it."""
     from ..tir import T, alloc, tirx
 
     passes = (n - 1).bit_length()
@@ -123,12 +136,9 @@ def merge_sort(order: Positions, n: int, beats: Beats) -> int:
             with T.serial(0, high - low) as out:
                 left = T.Bind(order[source + T.min(heads[0], middle - 1)])
                 right = T.Bind(order[source + T.min(heads[1], high - 1)])
-                take_right = tirx.And(heads[1] < high, tirx.Or(heads[0] >= middle, beats(right, left)))
-                with T.If(take_right):
-                    with T.Then():
-                        order[target + low + out] = right
-                        T.buffer_store(heads, heads[1] + 1, [1])
-                    with T.Else():
-                        order[target + low + out] = left
-                        T.buffer_store(heads, heads[0] + 1, [0])
+                ahead = tirx.Or(heads[0] >= middle, better(value(right), value(left)))
+                step = T.Bind(tirx.Select(tirx.And(heads[1] < high, ahead), T.int32(1), T.int32(0)))
+                order[target + low + out] = left + (right - left) * step
+                T.buffer_store(heads, heads[1] + step, [1])
+                T.buffer_store(heads, heads[0] + (1 - step), [0])
     return passes % 2 * n

@@ -5,11 +5,10 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 import pytest
-from lower.harness import assert_close, const, node_model, reference
-
 from burnish.compiler.lower import group
 from burnish.compiler.partition import partition
 from burnish.schedules.templates import choose
+from lower.harness import assert_close, const, node_model, reference
 
 from .harness import NEON, ZEN5, Built, run
 
