@@ -217,8 +217,8 @@ def run_app(arguments: list[str]) -> None:
     except Exception as e:
         if hasattr(e, "format_message"):        # a usage error of click's
             context = getattr(e, "ctx", None)
-            command = context.command_path if context else "burnish"
-            ui.fail(BurnishError(f"{e.format_message()} See {command} --help."), as_json)
+            verb = f" {context.info_name}" if context and context.parent else ""
+            ui.fail(BurnishError(f"{e.format_message()} See burnish{verb} --help."), as_json)
         ui.fail(BuildError(unexpected(e)), as_json)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from .. import passes
@@ -29,6 +30,7 @@ from .planner import plan as make_plan
 
 Progress = Callable[[str, int, int], None]      # step, done, total
 LIMITS = Limits()
+NO_LOWERING = "burnish has no lowering for this op", "express it with other ops, or ask for it"
 
 
 def silent(step: str, done: int, total: int) -> None:
@@ -78,6 +80,9 @@ def prepare(model: ir.Model, progress: Progress = silent) -> tuple[ir.Model, tup
 
 
 def _refusal(e: passes.Unsupported) -> Refusal:
+    domain, _, op = e.op.rpartition("::")
+    if (domain, op) not in LOWERINGS and not onnx.defs.has(op, domain):
+        return Refusal(e.node, e.op, e.version, *NO_LOWERING)       # and so nobody could tell its output's shape
     return Refusal(e.node, e.op, e.version, e.reason, e.hint)
 
 
@@ -96,7 +101,7 @@ def separate_outputs(model: ir.Model) -> None:
 
 def lower(model: ir.Model) -> tuple[Partition, list[LoweredGroup]]:
     """The partition and each group's task; raises Refused with everything that cannot be compiled."""
-    missing = [refusal(n, "burnish has no lowering for this op", "express it with other ops, or ask for it")
+    missing = [refusal(n, *NO_LOWERING)
                for n in model.graph if (n.domain, n.op_type) not in LOWERINGS]
     strange = [refusal(n, f"values of type {kind}", "burnish computes tensors of numpy's booleans, integers and floats")
                for n in model.graph if (n.domain, n.op_type) in LOWERINGS and (kind := _strange_type(n))]
