@@ -80,9 +80,11 @@ class Kernel:
     """A PrimFunc being written for a task: its buffers as flat arrays, and its expressions as TIR.
 
         k = Kernel(task, scratch_bytes, {1: packed_size})
-        with k.body() as (begin, end), T.serial(begin, end) as z:
-            …
-        return k.func
+
+        def body(begin, end):
+            with T.serial(0, end - begin) as z:
+                …
+        return k.write(body)
     """
 
     def __init__(self, task: Task, scratch: int = 0, packed: Mapping[int, int] | None = None) -> None:
@@ -94,17 +96,16 @@ class Kernel:
 
     def write(self, body: Callable[[PrimExpr, PrimExpr], None]) -> Any:
         """The PrimFunc whose body `body(begin, end)` emits."""
-        with IRBuilder() as b:
-            with T.prim_func(s_tir=True):
-                T.func_name("k")
-                T.func_attr({"tirx.noalias": True})
-                for n, buf in enumerate(self.task.buffers):
-                    size = max(1, self._packed.get(n, buf.size))
-                    self.arrays.append(T.arg(f"b{n}", T.Buffer((size,), storage(buf.dtype))))
-                if self._scratch:
-                    self.scratch = T.arg("scratch", T.Buffer((-(-self._scratch // 4),), "float32"))
-                begin, end = (T.arg(name, T.int32()) for name in ("begin", "end"))
-                body(begin, end)
+        with IRBuilder() as b, T.prim_func(s_tir=True):
+            T.func_name("k")
+            T.func_attr({"tirx.noalias": True})
+            for n, buf in enumerate(self.task.buffers):
+                size = max(1, self._packed.get(n, buf.size))
+                self.arrays.append(T.arg(f"b{n}", T.Buffer((size,), storage(buf.dtype))))
+            if self._scratch:
+                self.scratch = T.arg("scratch", T.Buffer((-(-self._scratch // 4),), "float32"))
+            begin, end = (T.arg(name, T.int32()) for name in ("begin", "end"))
+            body(begin, end)
         self.func = b.get()
         return self.func
 

@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from .constants import FORMATS
-from .forms import PrimExpr, is_float, bits, dtype_of, hold, known, like, wide
+from .forms import PrimExpr, bits, dtype_of, hold, is_float, known, like, wide
 
 
 def maximum(x: PrimExpr, y: PrimExpr) -> PrimExpr:

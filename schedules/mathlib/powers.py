@@ -10,7 +10,7 @@ from tvm.tirx.script import builder as T
 from .constants import Format
 from .elementary import isnan
 from .exponential import exp, log
-from .forms import PrimExpr, is_float, copysign, dtype_of, hold, known, like, pattern, real, wide
+from .forms import PrimExpr, copysign, dtype_of, hold, is_float, known, like, pattern, real, wide
 
 
 @real
