@@ -257,12 +257,41 @@ def _zeros(mod: Any) -> Any:
                          for gv, f in mod.functions.items()})
 
 
+def _floats_in_arrays(f: Any) -> Any:
+    """Floats that have a name get a place in a local array instead. TVM's code generator lets its simplifier put every value in
+    the place of its name, which takes minutes for a function of a function (asinh of cos); LLVM makes registers of the arrays."""
+    arrays: dict[Any, Any] = {}
+
+    def is_float(v: Any) -> bool:
+        return type(v.ty).__name__ == "PrimType" and str(v.ty.dtype).startswith("float")
+
+    def place(v: Any) -> tuple[Any, list[Any]]:
+        element, lanes = dtype_of(v)
+        if v not in arrays:
+            arrays[v] = tirx.decl_buffer((lanes,), element, v.name, scope="local")
+        return arrays[v], [tirx.Ramp(T.int32(0), 1, lanes) if lanes > 1 else T.int32(0)]
+
+    def use(v: Any, definition: int) -> Any:
+        return tirx.BufferLoad(*place(v)) if not definition and is_float(v) else v
+
+    def bind(s: Any, _: int) -> Any:
+        if not is_float(s.var):
+            return s
+        array, at = place(s.var)
+        return tirx.BufferStore(array, s.value, at)
+
+    body = tvm_ffi.structural_map(f.body, with_def_region_kind=[(tirx.Var, use), (tirx.Bind, bind)])
+    body = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+    return tirx.PrimFunc(f.params, tirx.SeqStmt([tirx.AllocBuffer(a) for a in arrays.values()] + body), f.ret_type, f.attrs)
+
+
 def build(funcs: Mapping[str, Any], device: Device, path: Path) -> Any:
     """{symbol: PrimFunc} -> one object file at `path`. Returns TVM's module, of which only `inspect_source` is safe to touch
     (an unknown attribute of a module built for another machine crashes the process)."""
     target = tvm.target.Target({"kind": "llvm", **{k: list(v) if isinstance(v, tuple) else v for k, v in device.llvm}})
     mod = tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in funcs.items()})
     mod = tirx.transform.LowerIntrin()(_bare_pointers(_zeros(_lower(mod, target))))
+    mod = tvm.IRModule({gv: _floats_in_arrays(f) for gv, f in mod.functions.items()})
     lib = tvm.get_global_func("target.build.llvm")(mod, target)
     lib.write_to_file(str(path), "obj")
     return lib
