@@ -120,6 +120,13 @@ def test_axes_stay_apart_where_the_value_depends_on_one_of_them():
     check(triangle, [a], np.tril(a))
 
 
+@pytest.mark.timeout(60)
+def test_functions_of_functions_build_in_linear_time():
+    a = np.abs(normal(40)) + 0.5
+    chain = task([a], ((40,), "float32"), ((40,), lambda *i: i, lambda i, p: x.unary("asinh", x.unary("cos", x.exp(x.log(p(*i)))))))
+    check(chain, [a], np.arcsinh(np.cos(a)))
+
+
 def test_compiles_for_arm():
     a = normal(33, 65)
     Built(Generic(), task([a], ((65, 33), "float32"), ((65, 33), lambda *i: i, lambda i, p: p(i[1], i[0]))), NEON)
