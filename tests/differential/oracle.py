@@ -1,7 +1,8 @@
 """What onnxruntime makes of a random graph, and how exactly that can be asked of anyone.
 
-Rounding in front of a discontinuity (a comparison, a cast to an integer, the position of a maximum) shows as large differences. So
-onnxruntime runs a second time on inputs that differ by a few units in the last place: what that changes, nobody can be held to.
+Rounding in front of a discontinuity (a comparison, a cast to an integer, the position of a maximum) shows as large differences.
+So onnxruntime runs a second time on inputs that differ by a few units in the last place: what that changes, nobody can be held
+to.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ class Expected:
     def check(self, got: np.ndarray) -> None:
         """Raises AssertionError."""
         want = self.value
-        assert got.dtype == want.dtype and got.shape == want.shape, f"{self.name}: {got.dtype}{got.shape}, not {want.dtype}{want.shape}"
+        found, wanted = (f"{a.dtype}{list(a.shape)}" for a in (got, want))
+        assert found == wanted, f"{self.name}: {found}, not {wanted}"
         off = np.abs(got.astype("f8") - want.astype("f8"))
         bad = ~(off <= self.tolerance) & np.isfinite(self.tolerance)
         if bad.any():
             at = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise AssertionError(f"{self.name} {want.dtype}{list(want.shape)}: {int(bad.sum())} of {want.size} elements are wrong, the first "
-                                 f"at {list(at)}: {got[at]}, not {want[at]}")
+            raise AssertionError(f"{self.name} {wanted}: {int(bad.sum())} of {want.size} elements are wrong, "
+                                 f"the first at {list(at)}: {got[at]}, not {want[at]}")
 
 
 def expect(model: ModelProto, inputs: Mapping[str, np.ndarray], every: Sequence[str] = ()) -> list[Expected]:

@@ -43,7 +43,8 @@ def functions_of_functions(w: Writer) -> None:
 
 @regression
 def resized_to_one(w: Writer) -> None:
-    """pytorch_half_pixel reads element 0 where a single one comes out; coordinates that fall on an element round as in onnxruntime."""
+    """pytorch_half_pixel reads element 0 where a single one comes out; a coordinate that falls on an element rounds as in
+    onnxruntime."""
     w.add("Resize", w.input("float32", (1, 2, 2, 3)), "", "", w.ints(1, 2, 2, 1), mode="cubic",
           coordinate_transformation_mode="pytorch_half_pixel")
     w.add("Resize", w.input("float32", (1, 1, 7, 9)), "", "", w.ints(1, 1, 1, 39), mode="nearest", nearest_mode="floor")

@@ -50,8 +50,9 @@ def start(w: Writer) -> None:
 
 # ---- Element by element ------------------------------------------------------------------------------------------------
 
-UNARY = ("Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Gelu", "Erf", "Abs", "Neg", "Sin", "Cos", "Softplus", "Elu",
-         "Selu", "Celu", "Mish", "Softsign", "Identity", "Floor", "Ceil", "Round", "Sign", "Atan", "Asinh", "ThresholdedRelu")
+UNARY = ("Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Gelu", "Erf", "Abs", "Neg", "Sin", "Cos",
+         "Softplus", "Elu", "Selu", "Celu", "Mish", "Softsign", "Identity", "Floor", "Ceil", "Round", "Sign", "Atan", "Asinh",
+         "ThresholdedRelu")
 
 
 @rule(10)
@@ -63,13 +64,15 @@ def unary(w: Writer) -> object:
 def guarded(w: Writer) -> object:
     """Functions that need their argument in some range."""
     x = w.pick()
-    match w.between(0, 5):
-        case 0: return w.add("Exp", w.add("Clip", x, w.const(-9, "float32"), w.const(4, "float32")))
-        case 1: return w.add("Log", w.add("Add", w.add("Abs", x), w.const(0.5, "float32")))
-        case 2: return w.add("Sqrt", w.add("Abs", x))
-        case 3: return w.add("Reciprocal", w.add("Add", w.add("Abs", x), w.const([0.5], "float32")))
-        case 4: return w.add("Pow", x, w.const(w.choose((2, 3)), "float32"))
-        case _: return w.add("Pow", w.add("Add", w.add("Abs", x), w.const(0.1, "float32")), w.const(w.choose((0.5, 1.7, -0.5)), "float32"))
+    op = w.choose(("Exp", "Sqrt", "Square", "Log", "Reciprocal", "Pow"))
+    if op == "Exp":
+        return w.add("Exp", w.add("Clip", x, w.const(-9, "float32"), w.const(4, "float32")))
+    if op == "Sqrt":
+        return w.add("Sqrt", w.add("Abs", x))
+    if op == "Square":
+        return w.add("Pow", x, w.const(w.choose((2, 3)), "float32"))
+    positive = w.add("Add", w.add("Abs", x), w.const(0.5, "float32"))
+    return w.add(op, positive, *([w.const(w.choose((0.5, 1.7, -0.5)), "float32")] if op == "Pow" else []))
 
 
 def operand(w: Writer, t: Type) -> str:
@@ -139,12 +142,7 @@ def cast(w: Writer) -> object:
         if not w[x].real:
             raise NotHere
         x = w.add("Clip", x, w.const(0 if to == "uint8" else -100, "float32"), w.const(100, "float32"))
-    return w.add("Cast", x, to=int(np_type(to)))
-
-
-def np_type(dtype: str) -> int:
-    from onnx import helper
-    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return w.add("Cast", x, to=Type(to, ()).element)
 
 
 @rule(2)
@@ -205,7 +203,8 @@ def slice_(w: Writer) -> object:
     if start == end and not w.chance(0.05):
         start, end = 0, max(1, n // 2)
     if w.chance(0.25):
-        return w.add("Slice", x, w.ints(end - 1), w.ints(start - 1 - n if start == 0 else start - 1), w.ints(axis), w.ints(-w.between(1, 2)))
+        stop = start - 1 if start else -1 - n
+        return w.add("Slice", x, w.ints(end - 1), w.ints(stop), w.ints(axis), w.ints(-w.between(1, 2)))
     return w.add("Slice", x, w.ints(start), w.ints(end), w.ints(axis), w.ints(w.between(1, 3)))
 
 
@@ -250,8 +249,9 @@ def expand(w: Writer) -> object:
 def depth_space(w: Writer) -> object:
     x = w.image()
     if w.chance(0.5):
-        return w.add("DepthToSpace", x if w[x].shape[1] % 4 == 0 else w.add("Conv", x, w.weight(8, w[x].shape[1], 1, 1)), blocksize=2,
-                     mode=w.choose(("DCR", "CRD")))
+        if w[x].shape[1] % 4:
+            x = w.add("Conv", x, w.weight(8, w[x].shape[1], 1, 1))
+        return w.add("DepthToSpace", x, blocksize=2, mode=w.choose(("DCR", "CRD")))
     if w[x].shape[2] % 2 or w[x].shape[3] % 2:
         raise NotHere
     return w.add("SpaceToDepth", x, blocksize=2)
@@ -306,8 +306,8 @@ def scatter(w: Writer) -> object:
 @rule(1)
 def one_hot(w: Writer) -> object:
     n = w.between(2, 7)
-    return w.add("OneHot", indices(w, lambda t: t.rank < 4 and t.size < 2000, n), w.const(n, "int64"), w.const([0.5, 2], "float32"),
-                 axis=w.choose((-1, 0)))
+    hot = indices(w, lambda t: t.rank < 4 and t.size < 2000, n)
+    return w.add("OneHot", hot, w.const(n, "int64"), w.const([0.5, 2], "float32"), axis=w.choose((-1, 0)))
 
 
 @rule(1)
@@ -410,7 +410,8 @@ def conv(w: Writer) -> object:
     c, shape = w[x].shape[1], w[x].shape[2:]
     geometry = window(w, shape)
     if w.chance(0.3):
-        geometry["kernel_shape"], geometry["dilations"], geometry["pads"] = [1] * len(shape), [1] * len(shape), [0] * 2 * len(shape)
+        ones = [1] * len(shape)
+        geometry |= {"kernel_shape": ones, "dilations": ones, "pads": [0, 0] * len(shape)}
     group = c if w.chance(0.3) else w.choose([g for g in (1, 1, 2, 4) if c % g == 0])
     oc = group * w.choose((1, 1, 2) if group == c else (1, 2, 3, 5, 8, 16, 19))
     y = w.add("Conv", x, w.weight(oc, c // group, *geometry["kernel_shape"]), *([w.weight(oc, scale=1)] if w.chance(0.7) else []),
@@ -466,7 +467,8 @@ def residual(w: Writer) -> object:
 def matmul(w: Writer) -> object:
     x = w.pick(lambda t: t.real and t.rank > 0)
     k = w[x].shape[-1]
-    y = w.add("MatMul", x, w.weight(k, w.choose((1, 3, 8, 16, 17, 40)), scale=max(k, 1) ** -0.5) if w.chance(0.9) else w.weight(k))
+    columns = (w.choose((1, 3, 8, 16, 17, 40)),) if w.chance(0.9) else ()
+    y = w.add("MatMul", x, w.weight(k, *columns, scale=max(k, 1) ** -0.5))
     return w.add("Add", y, operand(w, w[y])) if w.chance(0.5) else y
 
 
@@ -494,8 +496,12 @@ def attention(w: Writer) -> object:
     x = w.pick(lambda t: t.real and t.rank == 3 and t.shape[-1] > 1 and 0 < t.size < 3000)
     b, t, c = w[x].shape
     heads, d = w.choose((1, 2, 3)), w.choose((4, 8, 5))
-    q, k, v = (w.add("Transpose", w.add("Reshape", w.add("MatMul", x, w.weight(c, heads * d, scale=c ** -0.5)), w.ints(b, t, heads, d)),
-                     perm=[0, 2, 1, 3]) for _ in range(3))
+
+    def head() -> str:
+        y = w.add("MatMul", x, w.weight(c, heads * d, scale=c ** -0.5))
+        return str(w.add("Transpose", w.add("Reshape", y, w.ints(b, t, heads, d)), perm=[0, 2, 1, 3]))
+
+    q, k, v = head(), head(), head()
     s = w.add("Mul", w.add("MatMul", q, w.add("Transpose", k, perm=[0, 1, 3, 2])), w.const(d ** -0.5, "float32"))
     if w.chance(0.4):
         s = w.add("Add", s, w.const(w.rng.standard_normal(w.choose([(t, t), (1, 1, t, t), (b, 1, 1, t)])), "float32"))
@@ -515,5 +521,6 @@ def recurrent(w: Writer) -> object:
     x = w.pick(lambda t: t.real and t.rank == 3 and 0 < t.size < 800)
     n, h, d = w[x].shape[-1], w.choose((3, 8, 16)), w.between(1, 2)
     op, gates = w.choose((("LSTM", 4), ("GRU", 3), ("RNN", 1)))
-    weights = w.weight(d, gates * h, n, scale=n ** -0.5), w.weight(d, gates * h, h, scale=h ** -0.5), w.weight(d, 2 * gates * h, scale=1)
-    return w.add(op, x, *weights, outputs=w.choose((1, 2)), hidden_size=h, direction="forward" if d == 1 else "bidirectional")
+    shapes = (d, gates * h, n), (d, gates * h, h), (d, 2 * gates * h)
+    return w.add(op, x, *(w.weight(*shape, scale=shape[-1] ** -0.5) for shape in shapes), outputs=w.choose((1, 2)), hidden_size=h,
+                 direction="forward" if d == 1 else "bidirectional")

@@ -68,10 +68,10 @@ def check_compiled(writers: Sequence[Writer]) -> None:
 
 
 def test_regressions_compiled() -> None:
-    check_compiled([*(make() for make in REGRESSIONS), *(grow(s, f"g{s}_") for s in range(12))])
+    check_compiled([*(make() for make in REGRESSIONS), *(grow(s, f"g{s}_") for s in range(8))])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(12, 1012, TOGETHER))
+@pytest.mark.parametrize("first", range(8, 1008, TOGETHER))
 def test_compiled(first: int) -> None:
     check_compiled([grow(s, f"g{s}_") for s in range(first, first + TOGETHER)])

@@ -35,6 +35,11 @@ class Type:
         return math.prod(self.shape)
 
     @property
+    def element(self) -> int:
+        """ONNX's number of the dtype."""
+        return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
+
+    @property
     def real(self) -> bool:
         return self.dtype == "float32"
 
@@ -104,7 +109,8 @@ class Writer:
         try:
             return self.pick(lambda t: t.image)
         except NotHere:
-            return self.input("float32", (self.choose((1, 1, 2)), self.choose((1, 3, 4, 8, 12, 17, 32)), self.between(1, 13), self.between(1, 13)))
+            channels = self.choose((1, 3, 4, 8, 12, 17, 32))
+            return self.input("float32", (self.choose((1, 1, 2)), channels, self.between(1, 13), self.between(1, 13)))
 
     def __getitem__(self, name: str) -> Type:
         if name in self.constants:
@@ -114,14 +120,14 @@ class Writer:
     # ---- nodes
 
     def add(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """A node; its output's name, or a list of them. Raises NotHere for a node that ONNX does not allow or that is too large."""
+        """A node; its output's name, or a list of them. Raises NotHere for one that ONNX does not allow or that is too large."""
         names = [f"{self.prefix}v{len(self.types)}_{k}" for k in range(outputs)]
         node = helper.make_node(op, inputs, names, name=f"{self.prefix}{op}_{len(self.nodes)}", **attributes)
-        given = {n: helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(self[n].dtype)), self[n].shape) for n in inputs if n}
+        given = {n: helper.make_tensor_type_proto(self[n].element, self[n].shape) for n in inputs if n}
         known = {n: numpy_helper.from_array(self.constants[n], n) for n in inputs if n in self.constants}
         try:
-            found = infer_node_outputs(onnx.defs.get_schema(op, OPSET), node, given, known, opset_imports=[helper.make_opsetid("", OPSET)],
-                                       ir_version=IR)
+            found = infer_node_outputs(onnx.defs.get_schema(op, OPSET), node, given, known,
+                                       opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
         except onnx.shape_inference.InferenceError as e:
             raise NotHere from e
         types = [_type(found[n]) for n in names]
@@ -159,7 +165,7 @@ def _sample(t: Type, rng: np.random.Generator) -> np.ndarray:
 def model(writers: Sequence[Writer], name: str = "random") -> ModelProto:
     """The graphs side by side in one model."""
     def info(n: str, t: Type) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(t.dtype)), t.shape)
+        return helper.make_tensor_value_info(n, t.element, t.shape)
 
     graph = helper.make_graph(
         [n for w in writers for n in w.nodes], name, [info(n, t) for w in writers for n, t in w.inputs.items()],
