@@ -136,10 +136,11 @@ class Validator:
                 raise ImportRefused(f"{where}: the call has {len(n.input)} inputs and {len(n.output)} outputs, the function "
                                     f"{len(function.input)} and {len(function.output)}")
             return
-        domain = "" if n.domain in ONNX_NAMES else n.domain
-        if domain not in versions:
-            raise ImportRefused(f"{where}: the domain {quoted(domain)} has no version (opset_import)")
-        schema = _schema(n.op_type, versions[domain], domain)
+        if n.domain in ONNX_NAMES:
+            n.domain = ""
+        if n.domain not in versions:
+            raise ImportRefused(f"{where}: the domain {quoted(n.domain)} has no version (opset_import)")
+        schema = _schema(n.op_type, versions[n.domain], n.domain)
         if schema is None or schema.deprecated:
             return
         for what, names, least, most, formal in (("input", n.input, schema.min_input, schema.max_input, schema.inputs),
@@ -151,7 +152,7 @@ class Validator:
                 if not name and f.option == OpSchema.FormalParameterOption.Single:
                     raise ImportRefused(f"{where}: {what} {f.name!r} may not be left out")
         given = {a.name: a for a in n.attribute}
-        if n.op_type == "Split" and domain == "" and "num_outputs" in given and given["num_outputs"].i != len(n.output):
+        if n.op_type == "Split" and n.domain == "" and "num_outputs" in given and given["num_outputs"].i != len(n.output):
             # onnx 1.23's inference writes past its list of outputs here
             raise ImportRefused(f"{where}: num_outputs is {given['num_outputs'].i}, but it has {len(n.output)} outputs")
         for name in BOUNDS.keys() & given.keys():
@@ -166,7 +167,7 @@ class Validator:
         for name, a in given.items():
             if name not in schema.attributes:
                 if not name.startswith("__"):       # annotations, by ONNX's convention
-                    raise ImportRefused(f"{where}: {n.op_type} has no attribute {quoted(name)} in opset {versions[domain]}")
+                    raise ImportRefused(f"{where}: {n.op_type} has no attribute {quoted(name)} in opset {versions[n.domain]}")
             elif a.type != int(schema.attributes[name].type.value):  # type: ignore[attr-defined]  # onnx's stub lacks it
                 kind: Any = schema.attributes[name].type
                 raise ImportRefused(f"{where}: attribute {quoted(name)} is of type {_type_name(a.type)} instead of {kind.name}")
@@ -212,12 +213,13 @@ class Validator:
 
 
 def opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> dict[str, int]:
-    """{domain: version}, with ONNX's own domain as ""."""
+    """{domain: version}. ONNX's own domain, which has two names, gets the one that the passes know."""
     found: dict[str, int] = {}
     for o in imports:
-        domain = "" if o.domain in ONNX_NAMES else o.domain
-        if found.setdefault(domain, o.version) != o.version:
-            raise ImportRefused(f"{where} imports domain {quoted(domain)} in versions {found[domain]} and {o.version}")
+        if o.domain in ONNX_NAMES:
+            o.domain = ""
+        if found.setdefault(o.domain, o.version) != o.version:
+            raise ImportRefused(f"{where} imports domain {quoted(o.domain)} in versions {found[o.domain]} and {o.version}")
     return found
 
 
