@@ -9,6 +9,7 @@ Nothing but the compiled library computes: there is no fallback.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import tempfile
 from collections import Counter
@@ -60,7 +61,7 @@ def attempt(case: Case) -> Result:
     except Refused as e:
         outcome, reason = "refused", f"{e.refusals[0].op}: {e.refusals[0].reason}"
     except ImportRefused as e:
-        outcome, reason = "refused", str(e)
+        outcome, reason = "refused", str(e).partition(": ")[2]      # without the path
     except Exception as e:
         outcome, reason = "crash", f"{type(e).__name__}: {e}"
     return Result(case.name, case.kind, case.ops, outcome, " ".join(reason.split())[:300])
@@ -129,7 +130,8 @@ def rounding(values: np.ndarray) -> float:
 def run(cases: Iterable[Case], jobs: int, seen: Callable[[Result], None] = lambda result: None) -> list[Result]:
     """The results, in order. A case that kills its process or passes the time limit is a crash, and the others go on."""
     cases, results = list(cases), []
-    with ProcessPool(max_workers=jobs, max_tasks=RECYCLE) as pool:
+    fresh = multiprocessing.get_context("spawn")    # a fork would inherit the threads of whoever calls
+    with ProcessPool(max_workers=jobs, max_tasks=RECYCLE, context=fresh) as pool:
         futures = [pool.schedule(attempt, args=[case], timeout=LIMIT) for case in cases]
         for case, future in zip(cases, futures, strict=True):
             try:
@@ -154,7 +156,8 @@ def table(results: Sequence[Result]) -> str:
         if r.kind == "node" and r.ops:
             by_op.setdefault(subject(r), Counter())[r.outcome] += 1
     ops = [f"| {op} | " + " | ".join(str(c[o] or "") for o in OUTCOMES) + " |" for op, c in sorted(by_op.items())]
-    reasons = Counter(re.sub(r"'[^']*'|\d+", "…", r.reason) for r in results if r.outcome == "refused")
+    names = re.compile(r"'[^']*'|(?<=put )(?!')\S+|\b\d+\b")      # of values, and numbers
+    reasons = Counter(names.sub("…", r.reason) for r in results if r.outcome == "refused")
     head = f"| {{}} | {' | '.join(OUTCOMES)} |"
     lines = [
         "# Conformance", "",
