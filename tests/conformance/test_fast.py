@@ -1,7 +1,6 @@
 """A few cases of every family of the ONNX backend suite, compiled and run. All: `python -m burnish.tools.conformance`."""
 
 import pytest
-
 from burnish.tools.conformance import run
 from burnish.tools.suite import load
 

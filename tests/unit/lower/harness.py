@@ -12,17 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import burnish.compiler.lower as lower
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-from onnx import helper
-from onnx.reference import ReferenceEvaluator
-
-import burnish.compiler.lower as lower
 from burnish.compiler.lower.registry import LOWERINGS, Anchor, Context, Pieces, dtype_of, shape_of
 from burnish.compiler.lower.tensor import Tensor
 from burnish.schedules.expr import indices, load
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
 from .interpreter import evaluate, grid, run_anchor, store
 

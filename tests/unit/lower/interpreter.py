@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
 from burnish.compiler.lower.registry import Anchor
 from burnish.schedules.expr import Expr, post_order, variables
 

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-
 from burnish.compiler.lower.registry import Refuse
 
 from .harness import check, const

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from burnish.compiler.lower.registry import Refuse
 
 from .harness import check, const
