@@ -104,15 +104,13 @@ class _Partitioner:
                 group = self._start(n)
                 self._follow(group)
                 self._absorb(group)
-        aliases: dict[ir.Value, ir.Value] = {}
         for n in reversed(self.view.nodes):
-            if n in self.taken:
-                continue
-            if self.kind[n] is Kind.VIEW and n.outputs[0] not in self.view.outputs:
-                aliases[n.outputs[0]] = next(used_values(n))
-            else:
+            if n not in self.taken and (self.kind[n] is not Kind.VIEW or n.outputs[0] in self.view.outputs):
                 self._absorb(self._start(n))
+        for group in self.groups:
+            self._release(group)
         self.groups.sort(key=lambda g: self.view.place[g.last])
+        aliases = {n.outputs[0]: next(used_values(n)) for n in self.view.nodes if n not in self.taken}
         return Partition(tuple(self._finished(g) for g in self.groups), aliases)
 
     def _start(self, root: ir.Node) -> _Growing:
@@ -120,6 +118,13 @@ class _Partitioner:
         self.groups.append(group)
         self.taken.add(root)
         return group
+
+    def _release(self, group: _Growing) -> None:
+        """Lets views go that read from memory: nothing is simpler than to read there under the other shape."""
+        for n in sorted(group.nodes, key=self.view.place.__getitem__):
+            if self.kind[n] is Kind.VIEW and n is not group.last and self.view.producer(next(used_values(n))) not in group.nodes:
+                group.nodes.remove(n)
+                self.taken.remove(n)
 
     def _finished(self, group: _Growing) -> FusedGroup:
         nodes = tuple(sorted(group.nodes, key=self.view.place.__getitem__))

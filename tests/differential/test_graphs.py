@@ -1,4 +1,4 @@
-"""Random graphs: passes, partition and lowering interpreted, and whole models compiled and run, against onnxruntime.
+"""Random graphs: passes, partition, lowering and plan interpreted, and whole models compiled and run, against onnxruntime.
 
 A seed that fails once and is mended becomes a small test next to the code that was wrong, or a graph of `REGRESSIONS` here.
 """
@@ -12,17 +12,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from burnish.compiler.compare import run
-from burnish.compiler.driver import compile_model, prepare
+from burnish.compiler.driver import compile_model, lower_model
 from burnish.targets.cpu import profile
-from lower.tasks import run_tasks
 
 from .oracle import Expected, NotComparable, expect
 from .regressions import REGRESSIONS
 from .rules import grow
+from .simulate import run_plan
 from .writer import Writer, model
 
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)     # it says which constants stay where they are
 
+NATIVE = profile.find("native")
 TOGETHER = 25   # graphs in a model: one link and one start of the workers for all
 
 
@@ -41,9 +42,8 @@ def test_interpreted(seed: int) -> None:
     inputs, expected = comparable(w)
     if not expected:
         pytest.skip("nothing to compare")
-    graph, _ = prepare(ir.from_proto(model([w])))
-    got, _ = run_tasks(graph, inputs)
-    for e, value in zip(expected, got, strict=True):
+    lowered = lower_model(ir.from_proto(model([w])))
+    for e, value in zip(expected, run_plan(lowered, NATIVE, inputs), strict=True):
         e.check(value)
 
 
@@ -56,7 +56,7 @@ def check_compiled(writers: Sequence[Writer]) -> None:
             inputs |= given
             expected += found
     proto = model(used)
-    compiled = compile_model(ir.from_proto(proto), profile.find("native"), "random")
+    compiled = compile_model(ir.from_proto(proto), NATIVE, "random")
     got = run(compiled, [inputs[i.name] for i in proto.graph.input], [e.value for e in expected])
     wrong = []
     for e, value in zip(expected, got, strict=True):
