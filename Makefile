@@ -10,7 +10,7 @@ demo: .venv/zoo.installed
 test: .venv/dev.installed .venv/qemu.installed
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: .venv/bench.installed
 	$(BIN)/python -m burnish.tools.bench -o docs/benchmarks.md
