@@ -76,7 +76,7 @@ def front(graph: ir.Model, original: ir.Model, inputs: Mapping[str, np.ndarray],
     onnxruntime decides who is wrong: OracleError where it cannot run the model either, else the failure, a bug of burnish."""
     try:
         return lower_model(graph, say)
-    except BurnishError:
+    except (BurnishError, MemoryError):
         raise
     except Exception:
         oracle(original, inputs)

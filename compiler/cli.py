@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -201,7 +202,9 @@ def run_app(arguments: list[str]) -> None:
     """Expected errors, and others, are one line and an exit code, never a traceback."""
     as_json = "--json" in arguments
     try:
-        app(arguments or ["--help"], standalone_mode=False)
+        with warnings.catch_warnings():     # numpy's, of odd constants that passes fold
+            warnings.simplefilter("ignore", RuntimeWarning)
+            app(arguments or ["--help"], standalone_mode=False)
     except (BurnishError, TargetError) as e:
         ui.fail(BuildError(str(e)) if isinstance(e, ToolchainError) else e, as_json)
     except (typer.Abort, KeyboardInterrupt):

@@ -22,7 +22,7 @@ from .errors import ImportRefused
 from .limits import GIB, Deadline
 
 SMALL = 1024            # bytes; larger constants say nothing about shapes
-MEMORY = 8 * GIB        # of address space
+MEMORY = 4 * GIB        # of address space
 
 
 def check(model: ModelProto, deadline: Deadline, isolated: bool = True) -> None:
@@ -51,7 +51,10 @@ def _isolated(model: bytes, deadline: Deadline) -> str:
 def explain(model: ModelProto) -> str:
     """What does not fit; empty where all does."""
     try:
-        infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        try:
+            infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        except MemoryError:     # onnx makes an object for each element of a 1-D value, which might be shape data
+            infer_shapes(model, check_type=True, strict_mode=True)
     except (InferenceError, ValueError, TypeError) as e:
         ops = re.findall(r"op_type:(\w+)", str(e))
         if len(ops) > 1 and defined_by_function(ops[0]):
@@ -104,7 +107,8 @@ def _add(graph: GraphProto, t: TensorProto, name: str) -> None:
 
 
 def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout.write(explain(ModelProto.FromString(sys.stdin.buffer.read())))
 

@@ -40,6 +40,7 @@ def session(model: ir.Model, threads: int = 0, optimize: bool = True) -> ort.Inf
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    ort.set_default_logger_severity(4)      # its errors are exceptions, too, and ours to show
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

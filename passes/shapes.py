@@ -71,7 +71,9 @@ def infer(node: ir.Node, opsets: dict[str, int]) -> bool:
     if node.op_type == "STFT" and "onesided" not in node.attributes:    # ONNX's inference takes the default, 1, for 0
         node.attributes["onesided"] = ir.AttrInt64("onesided", 1)
     try:
-        inferred = onnx.shape_inference.infer_shapes(alone(node, opsets, data=True), data_prop=True)
+        # onnx takes every 1-D value for shape data, and makes an object for each element: 100 GB for 2^31 of them.
+        long = any(len(dims) == 1 and dims[0] > SMALL for v in reads(node) if (dims := shape(v)) is not None)
+        inferred = onnx.shape_inference.infer_shapes(alone(node, opsets, data=True), data_prop=not long)
     except onnx.shape_inference.InferenceError:
         return False
     types = {v.name: v.type for v in (*inferred.graph.value_info, *inferred.graph.output)}
