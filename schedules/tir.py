@@ -242,7 +242,7 @@ def _bare_pointers(mod: Any) -> Any:
             else:
                 params.append(p)
         body = list(f.body.seq) if isinstance(f.body, tirx.SeqStmt) else [f.body]
-        g = tirx.PrimFunc(params, tirx.SeqStmt(declared + body), f.ret_type, f.attrs)
+        g = tirx.PrimFunc(params, _sequence(declared + body), f.ret_type, f.attrs)
         out[gv] = g.with_attr("global_symbol", gv.name_hint).with_attr("calling_conv", 0)
     return tvm.IRModule(out)
 
@@ -282,7 +282,12 @@ def _floats_in_arrays(f: Any) -> Any:
 
     body = tvm_ffi.structural_map(f.body, with_def_region_kind=[(tirx.Var, use), (tirx.Bind, bind)])
     body = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
-    return tirx.PrimFunc(f.params, tirx.SeqStmt([tirx.AllocBuffer(a) for a in arrays.values()] + body), f.ret_type, f.attrs)
+    return tirx.PrimFunc(f.params, _sequence([tirx.AllocBuffer(a) for a in arrays.values()] + body), f.ret_type, f.attrs)
+
+
+def _sequence(statements: list[Any]) -> Any:
+    """TVM has no sequence of one."""
+    return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
 
 
 def build(funcs: Mapping[str, Any], device: Device, path: Path) -> Any:
