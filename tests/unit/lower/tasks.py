@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
-
 from burnish.compiler.lower.group import LoweredGroup, lower
 from burnish.compiler.lower.registry import Anchor, Output, dtype_of, shape_of
 from burnish.compiler.partition import partition
