@@ -24,7 +24,8 @@ def run_tasks(model: ir.Model, given: Mapping[str, np.ndarray]) -> tuple[list[np
         task, arrays = lowered.task, []
         for buffer, binding in zip(task.buffers, lowered.bindings, strict=True):
             if buffer.role == "output":     # filled with what nothing computes, to show what is never stored
-                array = values[binding] = np.full(buffer.shape, np.nan if buffer.dtype.startswith("float") else 77).astype(buffer.dtype)
+                nothing = np.nan if buffer.dtype.startswith("float") else 77
+                array = values[binding] = np.full(buffer.shape, nothing).astype(buffer.dtype)
             else:
                 array = (binding if isinstance(binding, np.ndarray) else values[parts.root(binding)]).reshape(buffer.shape)
             arrays.append(array)

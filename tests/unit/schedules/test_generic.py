@@ -123,7 +123,8 @@ def test_axes_stay_apart_where_the_value_depends_on_one_of_them():
 @pytest.mark.timeout(60)
 def test_functions_of_functions_build_in_linear_time():
     a = np.abs(normal(40)) + 0.5
-    chain = task([a], ((40,), "float32"), ((40,), lambda *i: i, lambda i, p: x.unary("asinh", x.unary("cos", x.exp(x.log(p(*i)))))))
+    chain = task([a], ((40,), "float32"), ((40,), lambda *i: i,
+                                            lambda i, p: x.unary("asinh", x.unary("cos", x.exp(x.log(p(*i)))))))
     check(chain, [a], np.arcsinh(np.cos(a)))
 
 
