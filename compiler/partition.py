@@ -218,7 +218,9 @@ def must_lie_in_memory(value: ir.Value, reader: ir.Node) -> bool:
 
 
 def keeps_rows(node: ir.Node) -> bool:
-    """A Transpose that leaves the last axis last: a kernel can store through it in whole vectors."""
+    """Does the node only move elements, and runs of the last axis whole, so that a kernel can store through it in vectors?"""
+    if node.op_type == "NhwcDepthToSpace":
+        return node.attributes.get_string("mode", "DCR") == "DCR" and shape_of(node.outputs[0])[3] % 8 == 0
     perm = node.attributes.get_ints("perm", []) if node.op_type == "Transpose" else []
     return len(perm) > 0 and perm[-1] == len(perm) - 1
 

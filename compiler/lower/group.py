@@ -141,10 +141,7 @@ class _Group:
         for n in behind:
             carried = next(v for v in n.inputs if v in place)
             out, at = n.outputs[0], place[carried]
-            if n.op_type == "Transpose":
-                place[out] = tuple(at[p] for p in n.attributes["perm"].as_ints())
-            else:
-                place[out] = reindex(at, shape_of(carried), shape_of(out))
+            place[out] = moved(n, at, shape_of(carried), shape_of(out))
             if lowering_of(n).kind is Kind.POINTWISE:
                 self._compute(n)
                 element = self.tensors[out].at(place[out])
@@ -182,6 +179,21 @@ class _Group:
             else:
                 self.tensors[value] = Tensor(shape, dtype, lambda index: x.load(self.buffer(value, shape), index, dtype))
         return self.tensors[value]
+
+
+def moved(node: ir.Node, at: tuple[Expr, ...], source: tuple[int, ...], target: tuple[int, ...]) -> tuple[Expr, ...]:
+    """Where the element `at` of its input stands in the output of a node that an epilogue may hold."""
+    if node.op_type == "Transpose":
+        return tuple(at[p] for p in node.attributes["perm"].as_ints())
+    if node.op_type == "NhwcDepthToSpace":
+        n, h, w, c = at
+        b, channels = node.attributes["blocksize"].as_int(), target[3]
+        if node.attributes.get_string("mode", "DCR") == "DCR":
+            place, channel = x.floordiv(c, channels), x.floormod(c, channels)
+        else:
+            place, channel = x.floormod(c, b * b), x.floordiv(c, b * b)
+        return n, x.add(x.mul(h, b), x.floordiv(place, b)), x.add(x.mul(w, b), x.floormod(place, b)), channel
+    return reindex(at, source, target)
 
 
 def _standing(value: ir.Value, element: Expr) -> Tensor:

@@ -45,14 +45,16 @@ class DecomposeConvTranspose(NodePass):
             crop.append(p - s * start)
         q = [n + a + b - (t - 1) * d for n, a, b, t, d in zip(dims[2:], left, right, taps, dilations, strict=True)]
         weight = _phases(w, groups, strides, taps)
+        if groups == 1:     # phases slowest: each keeps its channels together
+            weight = np.ascontiguousarray(weight.reshape(out[1], phases, *weight.shape[1:]).swapaxes(0, 1)).reshape(weight.shape)
         inputs = [x, initializer(model, weight, f"{y.name}_weight")]
         if bias is not None:
-            inputs.append(initializer(model, np.repeat(bias, phases), f"{y.name}_bias"))
+            inputs.append(initializer(model, np.tile(bias, phases) if groups == 1 else np.repeat(bias, phases), f"{y.name}_bias"))
         build = Builder(node, model)
         value = build.make("Conv", *inputs, shape=(dims[0], out[1] * phases, *q), group=groups, kernel_shape=taps,
                            strides=[1] * rank, dilations=dilations, pads=left + right)
         if phases > 1:
-            value = _interleave(build, value, dims[0], out[1], q, strides)
+            value = _interleave(build, value, dims[0], out[1], q, strides, groups == 1)
         if [a * s for a, s in zip(q, strides, strict=True)] != list(out[2:]):
             ends = [c + o for c, o in zip(crop, out[2:], strict=True)]
             value = build.make("Slice", value, build.integers(crop), build.integers(ends), build.integers(range(2, rank + 2)))
@@ -71,12 +73,18 @@ def _phases(w: np.ndarray, groups: int, strides: list[int], taps: list[int]) -> 
     return np.ascontiguousarray(np.flip(grouped, axis=tuple(range(2, 2 + rank))))
 
 
-def _interleave(build: Builder, value: ir.Value, n: int, channels: int, q: list[int], strides: list[int]) -> ir.Value:
-    """[n, oc s…, q…] to [n, oc, q s…]."""
+def _interleave(build: Builder, value: ir.Value, n: int, channels: int, q: list[int], strides: list[int],
+                phases_slowest: bool) -> ir.Value:
+    """[n, oc s…, q…] or, phases_slowest, [n, s… oc, q…] to [n, oc, q s…]."""
     rank, wide = len(q), [a * s for a, s in zip(q, strides, strict=True)]
     if rank == 2 and strides[0] == strides[1]:
-        return build.make("DepthToSpace", value, shape=(n, channels, *wide), blocksize=strides[0], mode="CRD")
-    perm = [0, 1, *(a for i in range(rank) for a in (2 + rank + i, 2 + i))]
-    apart = (n, channels, *strides, *q)
+        mode = "DCR" if phases_slowest else "CRD"
+        return build.make("DepthToSpace", value, shape=(n, channels, *wide), blocksize=strides[0], mode=mode)
+    if phases_slowest:
+        apart = (n, *strides, channels, *q)
+        perm = [0, 1 + rank, *(a for i in range(rank) for a in (2 + rank + i, 1 + i))]
+    else:
+        apart = (n, channels, *strides, *q)
+        perm = [0, 1, *(a for i in range(rank) for a in (2 + rank + i, 2 + i))]
     mixed = build.make("Transpose", build.reshape(value, apart), perm=perm, shape=[apart[a] for a in perm])
     return build.reshape(mixed, (n, channels, *wide))

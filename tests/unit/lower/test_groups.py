@@ -51,6 +51,11 @@ GRAPHS = {
         e = Reshape (d, flat)
         f = MatMul (e, o)
         y = Add (f, x)""", {"rows", "gemm", "attention"}),
+    "upsampling": ("float[1,8,5,4] x", {"w": (8, 16, 2, 2), "b": (16,), "v": (16, 8, 2, 2)}, """
+        d = ConvTranspose <strides = [2, 2]> (x, w, b)
+        r = Relu (d)
+        e = ConvTranspose <strides = [2, 2], group = 2> (r, v)
+        y = Sigmoid (e)""", {"gemm", "conv", "generic"}),
     "computed product behind a slice": ("float[3,5,8] x", {"w": (4, 4)}, """
         zero = Constant <value_ints = [0]> ()
         four = Constant <value_ints = [4]> ()
