@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from burnish.compiler import ui
 from burnish.compiler.cli import run_app
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -112,7 +113,7 @@ def test_check_shows_every_refusal(tmp_path: Path, say: Say, monkeypatch: pytest
     broken.opset_import.add(domain="acme", version=1)
     broken.graph.output.extend(helper.make_tensor_value_info(f"odd{n}", FLOAT, (1, 3, 16, 16)) for n in range(2))
     onnx.save(broken, path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(ui.err, "width", 200)
     code, out, err = say("check", path)
     assert code == 2 and out == "" and err.endswith("error: 2 nodes cannot be compiled; the table above says why\n")
     assert "strange[0]" in err and "strange[1]" in err and "acme::Frobnicate" in err        # names are no markup
