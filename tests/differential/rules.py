@@ -330,14 +330,27 @@ def reduce(w: Writer) -> object:
 
 
 @rule(1)
+def reduce_other_types(w: Writer) -> object:
+    x = w.pick(lambda t: t.dtype in ("int32", "int64", "float64") and t.rank > 0 and t.size > 0)
+    axis = w.between(0, w[x].rank - 1)
+    return w.add(w.choose(("ReduceSum", "ReduceMax", "ReduceMin")), x, w.ints(axis), keepdims=w.between(0, 1))
+
+
+def distinct(w: Writer) -> str:
+    """A value without equal elements: which of them comes first would hang on the last bit."""
+    x = w.pick(lambda t: t.real and t.rank > 0 and 0 < t.size < 3000)
+    return str(w.add("Add", x, w.weight(*w[x].shape, scale=1)))
+
+
+@rule(1)
 def arg_extreme(w: Writer) -> object:
-    x = w.pick(lambda t: t.real and t.rank > 0 and t.size > 0)
+    x = distinct(w)
     return w.add(w.choose(("ArgMax", "ArgMin")), x, axis=w.between(0, w[x].rank - 1), keepdims=w.between(0, 1))
 
 
 @rule(1)
 def top_k(w: Writer) -> object:
-    x = w.pick(lambda t: t.real and t.rank > 0 and 0 < t.size < 3000)
+    x = distinct(w)
     axis = w.between(0, w[x].rank - 1)
     return w.add("TopK", x, w.ints(w.between(1, w[x].shape[axis])), outputs=2, axis=axis, largest=w.between(0, 1))
 
@@ -437,7 +450,7 @@ def pool(w: Writer) -> object:
     geometry = window(w, w[x].shape[2:])
     geometry["pads"] = [min(p, k - 1, 1) for p, k in zip(geometry["pads"], geometry["kernel_shape"] * 2, strict=True)]
     if w.chance(0.5):
-        return w.add("MaxPool", x, ceil_mode=w.between(0, 1), **geometry)
+        return w.add("MaxPool", x, outputs=w.choose((1, 1, 1, 2)), ceil_mode=w.between(0, 1), **geometry)
     del geometry["dilations"]
     return w.add("AveragePool", x, count_include_pad=w.between(0, 1), **geometry)
 
@@ -514,6 +527,29 @@ def einsum(w: Writer) -> object:
     x = w.pick(lambda t: t.real and t.rank == 3 and 0 < t.size < 3000)
     n = w[x].shape[-1]
     return w.add("Einsum", x, w.weight(5, n, scale=n ** -0.5), equation=w.choose(("abc,dc->abd", "abc,dc->adb", "abc,dc->bad")))
+
+
+@rule(2)
+def quantize(w: Writer) -> object:
+    x = w.pick(lambda t: t.real and t.rank > 0)
+    dtype = w.choose(("uint8", "int8"))
+    zero = w.const(w.between(0, 9), dtype)
+    axis = w.between(0, w[x].rank - 1)
+    n = w[x].shape[axis]
+    scale, more = w.const(0.07, "float32"), {}
+    if w.chance(0.5):
+        scale, zero = w.const(w.rng.random(n) / 10 + 0.01, "float32"), w.const(w.rng.integers(0, 9, n), dtype)
+        more = {"axis": axis}
+    return w.add("DequantizeLinear", w.add("QuantizeLinear", x, scale, zero, **more), scale, zero, **more)
+
+
+@rule(2)
+def integer_matmul(w: Writer) -> object:
+    x = w.pick(lambda t: t.real and t.rank > 1 and 0 < t.size < 5000)
+    q, scale, zero = w.add("DynamicQuantizeLinear", x, outputs=3)
+    weight = w.const(w.rng.integers(-127, 128, (w[x].shape[-1], w.choose((1, 5, 16)))), "int8")
+    y = w.add("MatMulInteger", q, weight, zero)
+    return w.add("Mul", w.add("Cast", y, to=Type("float32", ()).element), w.add("Mul", scale, w.const(0.01, "float32")))
 
 
 @rule(1)
