@@ -93,6 +93,8 @@ def separate_outputs(model: ir.Model) -> None:
     for n, value in enumerate(list(model.graph.outputs)):
         if value.producer() is None or value in seen:
             output = ir.Value(name=value.name, shape=value.shape, type=value.type)
+            if value.const_value is not None:       # names stay unique: onnxruntime runs the graph at every stage
+                value.name = f"{value.name}_constant"
             copy = ir.node("Identity", [value], name=f"output_{n}", outputs=[output])
             model.graph.append(copy)
             model.graph.outputs[n] = copy.outputs[0]
