@@ -18,8 +18,8 @@ LATER = ("efficientnet_lite0", "minilm", "ppocr_rec", "ppocr_det", "u2netp", "wa
          "convnext_tiny", "deit_tiny", "deit_small", "silero_vad", "nsnet2")
 
 
-def compiled(name: str, folder: Path, target: str = "native") -> burnish.Artifact:
-    return burnish.compile(models.build(name), folder, target=target, shapes=models.ZOO[name].inputs)
+def compiled(name: str, folder: Path, target: str = "native", workers: int | None = None) -> burnish.Artifact:
+    return burnish.compile(models.build(name), folder, target=target, shapes=models.ZOO[name].inputs, workers=workers)
 
 
 def inputs(model: Model, seed: int = 1) -> list[np.ndarray]:
@@ -41,7 +41,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_compiles_give_the_same_bytes(lenet5: Path, tmp_path: Path) -> None:
-    assert content(compiled("lenet5", tmp_path / "again").path) == content(lenet5)
+    assert content(compiled("lenet5", tmp_path / "again", workers=1).path) == content(lenet5)
 
 
 def test_a_thousand_runs_are_equal_and_leave_memory_alone(lenet5: Path) -> None:
@@ -98,4 +98,4 @@ def test_zoo(name: str, tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["lenet5", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenetv2", "deit_tiny"))])
 def test_arm(name: str, tmp_path: Path) -> None:
-    assert compiled(name, tmp_path / name, "linux-arm64").error is not None
+    assert compiled(name, tmp_path / name, "linux-arm64", workers=1 if name == "lenet5" else None).error is not None
