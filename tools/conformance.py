@@ -156,7 +156,7 @@ def table(results: Sequence[Result]) -> str:
         if r.kind == "node" and r.ops:
             by_op.setdefault(subject(r), Counter())[r.outcome] += 1
     ops = [f"| {op} | " + " | ".join(str(c[o] or "") for o in OUTCOMES) + " |" for op, c in sorted(by_op.items())]
-    names = re.compile(r"'[^']*'|(?<=put )(?!')\S+|\b\d+\b")      # of values, and numbers
+    names = re.compile(r"'[^']*'|(?<=: output )\S+(?= has no )|\b\d+\b")      # of values, and numbers
     reasons = Counter(names.sub("…", r.reason) for r in results if r.outcome == "refused")
     head = f"| {{}} | {' | '.join(OUTCOMES)} |"
     lines = [
