@@ -198,7 +198,7 @@ def build_model(lowered: Lowered, device: Device, name: str, progress: Progress 
     tasks = {low.task.key: low.task for low in lowered.groups}
     choices = decide(list(tasks.values()), device, name)
     kernels = build(choices, tasks, device, workers or len(os.sched_getaffinity(0)), progress)
-    plan, weights = make_plan(name, lowered.model, lowered.partition, lowered.groups, choices, device)
+    plan, weights = make_plan(name, lowered.model, lowered.groups, choices, device)
     return Compiled(lowered.model, lowered.passes, lowered.groups, plan, tuple(kernels), weights, device)
 
 

@@ -17,7 +17,6 @@ from ..schedules.template import Template
 from ..targets.plan import ALIGNMENT, Launch, Place, Plan, Signature
 from .lower.group import LoweredGroup
 from .lower.registry import dtype_of, shape_of
-from .partition import Partition
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Weights:
         return np.concatenate(self.parts) if self.parts else np.zeros(0, np.uint8)
 
 
-def plan(name: str, model: ir.Model, partition: Partition, lowered: Sequence[LoweredGroup], choices: Mapping[str, Choice],
+def plan(name: str, model: ir.Model, lowered: Sequence[LoweredGroup], choices: Mapping[str, Choice],
          device: Device) -> tuple[Plan, np.ndarray]:
     """The plan of the model and the content of its weights file. `choices`: by task key. The model's inputs and outputs are
     used where the caller put them; everything else lives in the arena."""

@@ -83,7 +83,7 @@ def compiled_outputs(case: Case, inputs: list[Any], expected: list[Any]) -> list
                               isolated=False)     # this process may crash
         device = profile.find("native")
         graph, _ = driver.prepare(graph)
-        parts, lowered = driver.lower(graph)
+        _, lowered = driver.lower(graph)
         tasks = {low.task.key: low.task for low in lowered}
         choices = driver.decide([low.task for low in lowered], device, "case")
         kernels = []
@@ -93,7 +93,7 @@ def compiled_outputs(case: Case, inputs: list[Any], expected: list[Any]) -> list
             if built.error:
                 raise RuntimeError(f"{built.symbol}: {built.error}")
             kernels.append(KernelCode(built.symbol, built.code, job.template, job.knobs.items_, key))
-        plan, weights = planner.plan("case", graph, parts, lowered, choices, device)
+        plan, weights = planner.plan("case", graph, lowered, choices, device)
         arrays = [np.asarray(given[s.name], order="C") for s in plan.inputs]
         blank = [np.zeros(s.shape, s.dtype) for s in plan.outputs]
         artifact.write(plan, kernels, weights, arrays, blank, device, Path(folder) / "artifact")
