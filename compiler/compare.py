@@ -57,8 +57,8 @@ def compare(load: Callable[[], ir.Model], inputs: Mapping[str, np.ndarray], devi
     model.graph.outputs.extend(v for v, _ in made.values() if v not in shown)
     names = [str(v.name) for v in model.graph.outputs]
     wanted = oracle(model, inputs)
-    parts, groups = lower(model)
-    compiled = build_model(Lowered(model, applied, parts, tuple(groups)), device, "compare", progress)
+    _, groups = lower(model)
+    compiled = build_model(Lowered(model, applied, tuple(groups)), device, "compare", progress)
     got = run(compiled, list(inputs.values()), wanted.outputs)
     found = {x[0]: difference(*x) for x in zip(names, got, wanted.outputs, wanted.noise, strict=True)}
     return Comparison(passes, tuple(Layer(nodes, found[name]) for name, (_, nodes) in made.items()))

@@ -43,7 +43,6 @@ class Lowered:
 
     model: ir.Model
     passes: tuple[str, ...]
-    partition: Partition
     groups: tuple[LoweredGroup, ...]
 
 
@@ -188,9 +187,9 @@ def lower_model(model: ir.Model, progress: Progress = silent) -> Lowered:
     """From an imported model (static shapes), which is changed in place, to tasks; raises Refused."""
     model, applied = prepare(model, progress)
     progress("lower", 0, 1)
-    parts, groups = lower(model)
+    _, groups = lower(model)
     progress("lower", 1, 1)
-    return Lowered(model, applied, parts, tuple(groups))
+    return Lowered(model, applied, tuple(groups))
 
 
 def build_model(lowered: Lowered, device: Device, name: str, progress: Progress = silent, workers: int | None = None) -> Compiled:
