@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from ..targets.cpu import artifact, emulator, loader, profile
+from ..targets.cpu import artifact, driver, emulator, loader, profile
 from ..targets.cpu.loader import Model
 from . import importer
 from .driver import Compiled, Lowered, Progress, build_model, lower_model, sha256, silent
@@ -113,7 +113,7 @@ def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expe
                           passes=compiled.passes, tools={t: version(t) for t in TOOLS}, info=info, program=target != "native",
                           check=check)
     say("link", 1, 1)
-    name = identifier(compiled.plan.name)
+    name = driver.identifier(compiled.plan.name)      # a file named m.onnx must not become libm.so
     return Artifact(path, errors[0], os.path.getsize(path / f"lib{name}.so"), compiled.plan.weights, len(compiled.kernels),
                     len(compiled.plan.launches))
 
