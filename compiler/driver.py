@@ -24,7 +24,7 @@ from .limits import Limits, gib
 from .lower import group as lowering
 from .lower.group import LoweredGroup
 from .lower.registry import LOWERINGS, dtype_of, refusal
-from .partition import Partition, partition
+from .partition import FusedGroup, Partition, partition
 from .planner import Choice, bytes_of
 from .planner import plan as make_plan
 
@@ -138,8 +138,6 @@ def _strange_type(node: ir.Node) -> str | None:
 
 def _other_refusals(model: ir.Model) -> Sequence[Refusal]:
     """What else would be refused, were the ops without a lowering there: each remaining node is tried by itself."""
-    from .partition import FusedGroup
-
     found: list[Refusal] = []
     alone = Partition((), {})
     for node in model.graph:

@@ -228,10 +228,6 @@ def post_order(roots: Iterable[Expr]) -> list[Expr]:
     return order
 
 
-def buffers_read(roots: Iterable[Expr]) -> set[int]:
-    return {e.value for e in post_order(roots) if e.op == "load"}
-
-
 def variables(roots: Iterable[Expr]) -> set[str]:
     return {e.value for e in post_order(roots) if e.op == "var"}
 
