@@ -19,16 +19,6 @@ from native_model import COLUMNS, ROWS, Sample, reference, sample
 NAME = "model_3_layer_net"
 
 
-@pytest.fixture(scope="module")
-def made() -> Sample:
-    return sample()
-
-
-@pytest.fixture(scope="module")
-def folder(made: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return artifact.write(*made.arguments, tmp_path_factory.mktemp("native") / "net", passes=("fold",), tools={"burnish": "0"})
-
-
 def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 

@@ -20,16 +20,6 @@ from native_model import COLUMNS, ROWS, Sample, reference, sample
 NAME = "model_3_layer_net"
 
 
-@pytest.fixture(scope="module")
-def made() -> Sample:
-    return sample()
-
-
-@pytest.fixture(scope="module")
-def folder(made: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return artifact.write(*made.arguments, tmp_path_factory.mktemp("native") / "net", passes=("fold",), tools={"burnish": "0"})
-
-
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_any_number_of_threads_gives_the_same(made: Sample, folder: Path, threads: int) -> None:
     rng = np.random.default_rng(threads)
