@@ -27,6 +27,8 @@ class Template(ABC):
 
     name: ClassVar[str]     # a grammar as XNNPACK's: dtype-family-form, such as "f32-gemm-packed"
     family: ClassVar[str]
+    exact: ClassVar[bool] = True        # does it round as the definition does, but for the order of sums?
+    algorithm: ClassVar[bool] = False   # another way to what an earlier template of TEMPLATES also makes: the tuner tries both
 
     def refuses(self, task: Task, device: Device) -> str | None:
         """Why this template cannot make the task; None where it can."""
@@ -50,6 +52,11 @@ class Template(ABC):
 
     def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
         """Constants that the kernel wants in another layout: buffer number -> function of the array to a flat array."""
+        return {}
+
+    def prepare(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Task]:
+        """Constants that are transformed when the model is loaded, because they would be larger in the file: buffer number -> the
+        task that makes what the kernel is handed (its only output) from what `pack` gives (its only other buffer)."""
         return {}
 
     @abstractmethod

@@ -89,6 +89,7 @@ class Shape:
 
 class DirectConv(Template):
     name, family = "f32-conv-direct", "conv"
+    algorithm = True        # also of what NarrowConv makes
 
     def refuses(self, task: Task, device: Device) -> str | None:
         if any(task.buffers[task.params[name]].dtype != "float32" for name in ("x", "w")):

@@ -1,0 +1,66 @@
+"""A Candidate is one way to make a task: which template, and its knobs. Plain JSON, replayable without the searcher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .device import Device
+from .space import Knobs
+from .task import Task
+from .template import Template
+from .templates import TEMPLATES, choose
+
+BY_NAME: Mapping[str, Template] = {t.name: t for t in TEMPLATES}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    template: str
+    knobs: Knobs
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Candidate:
+        """From `data`, which may be anybody's: ask `why_not` before it is used."""
+        return cls(str(data["template"]), Knobs.of(**data["knobs"]))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return {"template": self.template, "knobs": dict(self.knobs)}
+
+    @property
+    def maker(self) -> Template:
+        return BY_NAME[self.template]
+
+    def __str__(self) -> str:
+        return f"{self.template} {self.knobs}"
+
+
+def options(task: Task, device: Device, exact: bool = False) -> list[Candidate]:
+    """Every legal way to make the task: tens to a few hundred, of every template that does not refuse it. exact: only those that
+    round as the definition does."""
+    return [Candidate(t.name, knobs) for t in makers(task, device, exact) for knobs in t.space(task, device).candidates()]
+
+
+def makers(task: Task, device: Device, exact: bool = False) -> tuple[Template, ...]:
+    """The first template that does not refuse the task (it is made for it), and those of other algorithms."""
+    first = choose(task, device)
+    others = (t for t in TEMPLATES if t.family == task.family and t is not first and t.algorithm and (t.exact or not exact))
+    return (*([first] if first else []), *(t for t in others if t.refuses(task, device) is None))
+
+
+def default(task: Task, device: Device) -> Candidate | None:
+    """What the task is made with where nothing is known of it: the choice of least predicted cost of the first template."""
+    template = choose(task, device)
+    return Candidate(template.name, template.default(task, device)) if template else None
+
+
+def why_not(candidate: Candidate, task: Task, device: Device) -> str | None:
+    """Why the candidate cannot make the task; None where it can."""
+    template = BY_NAME.get(candidate.template)
+    if template is None:
+        return f"there is no template {candidate.template!r}"
+    if template.family != task.family:
+        return f"{template.name} makes {template.family}, not {task.family}"
+    return template.refuses(task, device) or template.space(task, device).why_not(candidate.knobs)

@@ -1,0 +1,67 @@
+"""What tuning has found out, as data: which candidate of which task took how long on which device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from .candidate import Candidate
+from .device import Device
+from .task import Task
+
+Status = Literal["ok", "build", "crash", "timeout", "wrong"]    # ok, or how it failed
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A device as far as it matters to how fast a kernel is. core: as LLVM names its micro-architecture; caches in KiB."""
+
+    arch: str
+    core: str
+    isa: tuple[str, ...]
+    lanes: int
+    caches: tuple[int, int, int]
+    os: str
+
+    @classmethod
+    def of(cls, device: Device, os: str) -> Fingerprint:
+        return cls(device.arch, str(dict(device.llvm)["mcpu"]), tuple(sorted(device.isa)), device.lanes,
+                   (device.l1_kib, device.l2_kib, device.l3_kib), os)
+
+    def distance(self, other: Fingerprint) -> int | None:
+        """0 the same device, 1 the same micro-architecture, 2 the same instruction set; None: nothing is known from the other."""
+        if (self.arch, self.lanes) != (other.arch, other.lanes):
+            return None
+        if self == other:
+            return 0
+        return 1 if self.core == other.core else 2 if self.isa == other.isa else None
+
+
+@dataclass(frozen=True)
+class TuningRecord:
+    """One candidate's trial on one device.
+
+    tools: versions of what built it; samples: seconds per call by itself, warm; situ: seconds per call inside a model, empty
+    where it was no finalist; error: largest difference to the untuned kernel's output, relative to its scale; verified: did this
+    installation see the right output? (an imported record has to be looked at again); message: what went wrong; created: ISO
+    8601, UTC.
+    """
+
+    task: Task
+    candidate: Candidate
+    fingerprint: Fingerprint
+    tools: Mapping[str, str]
+    status: Status
+    samples: tuple[float, ...] = ()
+    situ: tuple[float, ...] = ()
+    error: float = 0.0
+    verified: bool = False
+    message: str = ""
+    created: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Median by itself; infinite where the candidate failed."""
+        return median(self.samples) if self.status == "ok" and self.samples else float("inf")
