@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from ..schedules.numerics import relative_error
 from ..targets.plan import Signature
 from .errors import OracleError
 from .testcard import is_image, picture
@@ -62,22 +63,6 @@ def oracle(model: ir.Model, inputs: Mapping[str, np.ndarray]) -> Oracle:
     """Runs the model twice in onnxruntime."""
     fast, plain = reference(model, inputs), reference(model, inputs, optimize=False)
     return Oracle(tuple(fast), tuple(relative_error(f, p) for f, p in zip(fast, plain, strict=True)))
-
-
-def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
-    """The largest |got - expected| over the largest |expected| (absolute where that is 0); inf where one has a NaN or an infinity
-    that the other has not."""
-    if got.size == 0:
-        return 0.0
-    a, b = got.astype(np.float64), expected.astype(np.float64)
-    finite = np.isfinite(b)
-    if not np.array_equal(np.isfinite(a), finite) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return np.inf
-    a, b = a[finite], b[finite]
-    if a.size == 0:
-        return 0.0
-    scale = np.abs(b).max()
-    return float(np.abs(a - b).max() / (scale if scale > 0 else 1.0))
 
 
 def reference(model: ir.Model, inputs: Mapping[str, np.ndarray], optimize: bool = True) -> list[np.ndarray]:

@@ -11,7 +11,11 @@ import numpy as np
 
 
 class RunnerDied(Exception):
-    """The runner crashed or did not answer in time; the message says which. It has been started anew, empty."""
+    """The runner crashed, or (`hung`) did not answer in time. It has been started anew, empty."""
+
+    def __init__(self, reason: str, hung: bool = False) -> None:
+        super().__init__(reason)
+        self.hung = hung
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,10 @@ class Fingerprint:
 class TuningRecord:
     """One candidate's trial on one device.
 
-    tools: versions of what built it; samples: seconds per call by itself, warm; situ: seconds per call inside a model, empty
-    where it was no finalist; error: largest difference to the untuned kernel's output, relative to its scale; verified: did this
-    installation see the right output? (an imported record has to be looked at again); message: what went wrong; created: ISO
-    8601, UTC.
+    tools: versions of what built it; samples: seconds per call by itself, warm; baseline: the untuned kernel's median in the same
+    interleaved run, or 0; situ: seconds per call inside a model, empty where it was no finalist; error: largest difference to the
+    untuned kernel's output, relative to its scale; verified: did this installation see the right output? (an imported record has
+    to be looked at again); message: what went wrong; created: ISO 8601, UTC.
     """
 
     task: Task
@@ -55,11 +55,17 @@ class TuningRecord:
     tools: Mapping[str, str]
     status: Status
     samples: tuple[float, ...] = ()
+    baseline: float = 0.0
     situ: tuple[float, ...] = ()
     error: float = 0.0
     verified: bool = False
     message: str = ""
     created: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Of the untuned kernel's time; infinite where the candidate failed. Comparable between runs, as seconds are not."""
+        return self.seconds / self.baseline if self.baseline else float("inf")
 
     @property
     def seconds(self) -> float:

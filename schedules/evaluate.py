@@ -1,0 +1,217 @@
+"""Builds, checks and times candidates. A candidate fails alone: it may crash, hang or compute something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from .board import Board, parts, symbol
+from .builder import Builder
+from .candidate import Candidate, default
+from .device import Device
+from .jobs import Built, Job
+from .measure import Call, Runner, RunnerDied
+from .numerics import relative_error
+from .records import Status
+from .task import Buffer, Task
+
+# How far an output may be from the untuned kernel's, of its scale: where only the order of sums differs, and for algorithms that
+# round differently. Ours: the largest seen are 3e-6 and 2e-5.
+TOLERANCE, ALGORITHM_TOLERANCE = 2e-5, 1e-4
+HALF = 2e-3             # for float16
+SAMPLES = 12            # of each candidate
+GIVE_UP = 3.0           # times the best: such a candidate is not timed further
+GUARD = 4096            # bytes before and behind each output that nobody may write
+EDGES = np.array([0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40, 50.0, -50.0], np.float32)    # 1e-40 is a denormal
+UNTOUCHED = 0xA5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Candidates of one task that are timed together."""
+
+    task: Task
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a candidate. samples: seconds; baseline: median of the untuned kernel in the same run; error: as
+    relative_error to the untuned kernel's outputs; message: what went wrong."""
+
+    candidate: Candidate
+    status: Status
+    samples: tuple[float, ...] = ()
+    baseline: float = 0.0
+    error: float = 0.0
+    message: str = ""
+
+    @property
+    def ratio(self) -> float:
+        return median(self.samples) / self.baseline if self.samples else float("inf")
+
+
+class Evaluator:
+    """Evaluates candidates with one builder and one runner; built kernels are kept for the evaluator's life."""
+
+    def __init__(self, device: Device, builder: Builder, runner: Runner, seed: int = 0) -> None:
+        self.device, self.builder, self.runner, self.seed = device, builder, runner, seed
+        self._built: dict[str, Built] = {}
+        self._loaded: set[str] = set()
+
+    def evaluate(self, batches: Sequence[Batch], seconds: float = 0.5,
+                 progress: Callable[[], None] = lambda: None) -> list[list[Trial]]:
+        """Each candidate's trial, in the order of the batches. seconds: for timing each batch; progress: called as a kernel has
+        been built and as a batch ends."""
+        self.build([(b.task, c) for b in batches for c in (*self._untuned(b.task), *b.candidates)], progress)
+        found = []
+        for b in batches:
+            found.append(self._batch(b, seconds))
+            progress()
+        return found
+
+    def build(self, kernels: Sequence[tuple[Task, Candidate]], progress: Callable[[], None] = lambda: None) -> None:
+        """Builds all these kernels, and what they consist of, that are not there yet."""
+        wanted = {symbol(t, c): (t, c) for kernel in kernels for t, c in parts(*kernel, self.device)}
+        jobs = [Job(s, c.template, t, c.knobs, self.device) for s, (t, c) in wanted.items() if s not in self._built]
+        for built in self.builder.build(jobs, lambda _: progress()):
+            self._built[built.symbol] = built
+
+    def failure(self, task: Task, candidate: Candidate) -> str | None:
+        """Why the kernel could not be built; None where it was."""
+        return next((b.error for p in parts(task, candidate, self.device) if (b := self._built[symbol(*p)]).error), None)
+
+    def install(self, board: Board, kernels: Sequence[tuple[Task, Candidate]]) -> None:
+        """Loads the kernels and lays out the board. Raises RunnerDied."""
+        wanted = {symbol(*p) for kernel in kernels for p in parts(*kernel, self.device)} - self._loaded
+        try:
+            if wanted:
+                self.runner.load([self._built[s].code for s in sorted(wanted)])
+                self._loaded |= wanted
+            board.install(self.runner)
+        except RunnerDied:
+            self._loaded.clear()
+            raise
+
+    def lost(self) -> None:
+        """To be told when the runner died: what it had loaded is gone."""
+        self._loaded.clear()
+
+    def _untuned(self, task: Task) -> list[Candidate]:
+        made = default(task, self.device)
+        return [made] if made else []
+
+    # ---- one batch
+
+    def _batch(self, batch: Batch, seconds: float) -> list[Trial]:
+        reference, = self._untuned(batch.task)
+        failed = {c: Trial(c, "timeout" if "no answer" in why else "build", message=why)
+                  for c in (reference, *batch.candidates) if (why := self.failure(batch.task, c))}
+        if reference in failed:
+            why = f"the untuned kernel could not be built: {failed[reference].message}"
+            return [Trial(c, "build", message=why) for c in batch.candidates]
+        alive = [c for c in batch.candidates if c not in failed]
+        bench = _Bench(self, batch.task, reference, alive)
+        try:
+            errors = bench.check(failed)
+            good = [c for c in alive if c not in failed]
+            samples = bench.time(good, seconds)
+        except RunnerDied as e:
+            self.lost()
+            return [failed.get(c) or Trial(c, "timeout" if e.hung else "crash", message=str(e)) for c in batch.candidates]
+        return [failed.get(c) or Trial(c, "ok", samples[c], median(samples[reference]), errors[c]) for c in batch.candidates]
+
+
+class _Bench:
+    """A task laid out with random and edge values, and the candidates to compare on it."""
+
+    def __init__(self, evaluator: Evaluator, task: Task, reference: Candidate, candidates: Sequence[Candidate]) -> None:
+        self.evaluator, self.task, self.reference = evaluator, task, reference
+        self.kernels = [(task, c) for c in dict.fromkeys((reference, *candidates))]
+        self.board = Board(evaluator.device, [p for k in self.kernels for p in parts(*k, evaluator.device)])
+        rng = np.random.default_rng(evaluator.seed)
+        bindings: list[int | np.ndarray] = []
+        self.outputs: dict[int, Buffer] = {}
+        for b in task.buffers:
+            if b.role == "constant":
+                bindings.append(values(b, rng))
+                continue
+            at = self.board.reserve(b.bytes + 2 * GUARD) + GUARD
+            bindings.append(at)
+            if b.role == "output":
+                self.outputs[at] = b
+            else:
+                self.board.data.append((at, values(b, rng).reshape(-1).view(np.uint8)))
+        self.calls: dict[Candidate, Call] = {c: self.board.call(task, c, bindings) for _, c in self.kernels}
+
+    def install(self) -> None:
+        self.evaluator.install(self.board, self.kernels)
+
+    def check(self, failed: dict[Candidate, Trial]) -> dict[Candidate, float]:
+        """Runs every candidate once; notes those that fail. Raises RunnerDied where the untuned kernel does."""
+        self.install()
+        expected, errors = self._run(self.reference), {self.reference: 0.0}
+        for c in self.calls:
+            if c == self.reference:
+                continue
+            try:
+                got = self._run(c)
+            except RunnerDied as e:
+                failed[c] = Trial(c, "timeout" if e.hung else "crash", message=str(e))
+                self.evaluator.lost()
+                self.install()
+                continue
+            if got is None or expected is None:
+                failed[c] = Trial(c, "wrong", message="it writes beside its outputs")
+                self.install()      # what it wrote may be another's input
+                continue
+            errors[c] = max((0.0 if np.array_equal(g, e) else relative_error(g, e)) for g, e in zip(got, expected, strict=True))
+            allowed = min(tolerance(c, b) for b in self.outputs.values())
+            if errors[c] > allowed:
+                failed[c] = Trial(c, "wrong", error=errors[c], message=(
+                    f"its output differs from the untuned kernel's by {errors[c]:.1e} of the scale, {allowed:.0e} is allowed"))
+        return errors
+
+    def _run(self, candidate: Candidate) -> list[np.ndarray] | None:
+        """The outputs; None where something beside them was written."""
+        runner = self.evaluator.runner
+        for at, b in self.outputs.items():
+            runner.write(at - GUARD, np.full(b.bytes + 2 * GUARD, UNTOUCHED, np.uint8))
+        runner.run([self.calls[candidate]])
+        found = []
+        for at, b in self.outputs.items():
+            raw = runner.read(at - GUARD, (b.bytes + 2 * GUARD,), "uint8")
+            if (raw[:GUARD] != UNTOUCHED).any() or (raw[GUARD + b.bytes:] != UNTOUCHED).any():
+                return None
+            found.append(raw[GUARD:GUARD + b.bytes].view(b.dtype).reshape(b.shape))
+        return found
+
+    def time(self, candidates: Sequence[Candidate], seconds: float) -> dict[Candidate, tuple[float, ...]]:
+        alternatives = list(dict.fromkeys((self.reference, *candidates)))
+        samples, = self.evaluator.runner.time([[self.calls[c] for c in alternatives]], SAMPLES, seconds, GIVE_UP)
+        return {c: tuple(s.tolist()) for c, s in zip(alternatives, samples, strict=True)}
+
+
+def tolerance(candidate: Candidate, output: Buffer) -> float:
+    """Of the output's scale; integers and booleans must be equal."""
+    if output.dtype == "float16":
+        return HALF
+    if not output.dtype.startswith("float"):
+        return 0.0
+    return TOLERANCE if candidate.maker.exact else ALGORITHM_TOLERANCE
+
+
+def values(buffer: Buffer, rng: np.random.Generator) -> np.ndarray:
+    """Floats: standard normal with one in fifty an edge case (constants: scaled as trained weights are); integers 0 or 1."""
+    if not buffer.dtype.startswith("float"):
+        return rng.integers(0, 2, buffer.shape).astype(buffer.dtype)
+    x = rng.standard_normal(buffer.shape, np.float32)
+    if buffer.role == "constant":
+        return (x / max(1.0, np.sqrt(buffer.size / max(1, buffer.shape[-1] if buffer.shape else 1)))).astype(buffer.dtype)
+    flat = x.reshape(-1)
+    at = rng.integers(0, max(1, flat.size), flat.size // 50)
+    flat[at] = rng.choice(EDGES, at.size)
+    return x.astype(buffer.dtype)

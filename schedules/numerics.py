@@ -1,0 +1,21 @@
+"""How far two results are apart, and how far they may be."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    """The largest |got - expected| over the largest |expected| (absolute where that is 0); inf where one has a NaN or an infinity
+    that the other has not."""
+    if got.size == 0:
+        return 0.0
+    a, b = got.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(b)
+    if not np.array_equal(np.isfinite(a), finite) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return np.inf
+    a, b = a[finite], b[finite]
+    if a.size == 0:
+        return 0.0
+    scale = np.abs(b).max()
+    return float(np.abs(a - b).max() / (scale if scale > 0 else 1.0))
