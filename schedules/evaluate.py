@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -23,6 +23,7 @@ from .task import Buffer, Task
 TOLERANCE, ALGORITHM_TOLERANCE = 2e-5, 1e-4
 HALF = 2e-3             # for float16
 SAMPLES = 12            # of each candidate
+SECONDS = 0.5           # for timing a batch, where these do not come together earlier
 GIVE_UP = 3.0           # times the best: such a candidate is not timed further
 GUARD = 4096            # bytes before and behind each output that nobody may write
 EDGES = np.array([0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40, 50.0, -50.0], np.float32)    # 1e-40 is a denormal
@@ -62,22 +63,21 @@ class Evaluator:
         self._built: dict[str, Built] = {}
         self._loaded: set[str] = set()
 
-    def evaluate(self, batches: Sequence[Batch], seconds: float = 0.5,
-                 progress: Callable[[], None] = lambda: None) -> list[list[Trial]]:
-        """Each candidate's trial, in the order of the batches. seconds: for timing each batch; progress: called as a kernel has
-        been built and as a batch ends."""
-        self.build([(b.task, c) for b in batches for c in (*self._untuned(b.task), *b.candidates)], progress)
-        found = []
+    def trials(self, batches: Sequence[Batch], seconds: float = SECONDS) -> Iterator[tuple[Batch, list[Trial]]]:
+        """Each batch with its candidates' trials. seconds: for timing each batch."""
+        self.build([(b.task, c) for b in batches for c in (*self._untuned(b.task), *b.candidates)])
         for b in batches:
-            found.append(self._batch(b, seconds))
-            progress()
-        return found
+            yield b, self._batch(b, seconds)
 
-    def build(self, kernels: Sequence[tuple[Task, Candidate]], progress: Callable[[], None] = lambda: None) -> None:
+    def evaluate(self, batches: Sequence[Batch], seconds: float = SECONDS) -> list[list[Trial]]:
+        """The same as a list."""
+        return [trials for _, trials in self.trials(batches, seconds)]
+
+    def build(self, kernels: Sequence[tuple[Task, Candidate]]) -> None:
         """Builds all these kernels, and what they consist of, that are not there yet."""
         wanted = {symbol(t, c): (t, c) for kernel in kernels for t, c in parts(*kernel, self.device)}
         jobs = [Job(s, c.template, t, c.knobs, self.device) for s, (t, c) in wanted.items() if s not in self._built]
-        for built in self.builder.build(jobs, lambda _: progress()):
+        for built in self.builder.build(jobs):
             self._built[built.symbol] = built
 
     def failure(self, task: Task, candidate: Candidate) -> str | None:
