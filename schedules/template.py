@@ -42,6 +42,10 @@ class Template(ABC):
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
         """Predicted time in vector instructions, by which the default is chosen. Only the order matters."""
 
+    def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
+        """What a learned cost model is told of a choice beyond its cost and its knobs, by names of `features.NAMES`."""
+        return {}
+
     @abstractmethod
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         """How many outer tiles the kernel has; threads share out begin..end of them."""

@@ -13,6 +13,7 @@ gives zeros.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -115,6 +116,19 @@ class Attention(Template):
         blocks, count = up(s.nq, a.block), self.tiles(task, knobs, device)
         packs = blocks if a.splits > 1 else min(blocks, device.cores)
         return s.batch * s.heads * (packs * packed + blocks * a.tiles * tile) * up(count, device.cores) * device.cores / count
+
+    def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
+        s, a, l1, l2 = Shape.of(task), Layout(task, knobs, device), device.l1_kib * 1024, device.l2_kib * 1024
+        wide_k, wide_v, blocks = up(s.nk, a.lanes), up(s.dv, a.lanes), up(s.nq, a.block)
+        return {**rt.features(a.rows, knobs.vectors, s.d * a.width * 4, (a.q.stride if a.q else s.d) * 4, s.d, (score(task),),
+                              device),
+                "macs": s.batch * s.heads * s.nq * s.nk * (s.d + s.dv), "tiles": self.tiles(task, knobs, device),
+                "blocks": blocks, "waste_rows": blocks * a.tiles * a.rows / s.nq, "waste_columns": wide_k * a.lanes / s.nk,
+                "ragged": wide_k % knobs.vectors / wide_k, "panels": up(wide_k, knobs.vectors), "row_tiles": a.tiles,
+                "block_l2": 4 * a.floats / l2, "x_l1": 4 * a.group * a.rows * a.pitch / l1, "w_l2": 4 * a.keys * s.d / l2,
+                "result_accumulators": a.rows * a.dims, "result_ragged": wide_v % a.dims / wide_v,
+                "copied": a.keys * a.splits * (s.d + knobs.pack_v * a.vp) / (s.nq * s.nk * (s.d + s.dv)) * blocks,
+                "head": s.dv}
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         s = Shape.of(task)

@@ -140,6 +140,22 @@ class DirectConv(Template):
         count = self.tiles(task, knobs, device)
         return s.n * total * up(count, device.cores) * device.cores / count
 
+    def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
+        s = Shape.of(task).flat
+        rows, wide, l1, l2 = block_rows(s, knobs), up(s.oc, device.lanes), device.l1_kib * 1024, device.l2_kib * 1024
+        blocks, pixels, macs = up(s.oh, rows), knobs.wide * knobs.high, s.n * s.oh * s.ow * s.groups * s.oc * s.reduction
+        x_bytes = _touched(s, rows)
+        return {**rt.features(pixels, knobs.vectors, s.reduction * knobs.vectors * device.lanes * 4, s.sw * s.channels * 4,
+                              s.reduction, task.stores, device),
+                "macs": macs, "tiles": self.tiles(task, knobs, device), "blocks": blocks, "high": knobs.high,
+                "waste_rows": blocks * up(rows, knobs.high) * up(s.ow, knobs.wide) * pixels / (s.oh * s.ow),
+                "waste_columns": wide * device.lanes / s.oc, "ragged": wide % knobs.vectors / wide,
+                "panels": s.groups * up(wide, knobs.vectors), "row_tiles": up(rows, knobs.high) * up(s.ow, knobs.wide),
+                "block_l2": x_bytes / l2, "x_l1": _touched(s, knobs.high) * knobs.wide / s.ow / l1,
+                "w_l2": s.groups * s.reduction * s.oc * 4 / l2, "copied": s.n * blocks * x_bytes / 4 / macs if s.padded else 0,
+                "taps": s.kh * s.kw, "stride": s.sw, "groups": s.groups,
+                "inner": s.kw * s.ic if s.merged else s.ic}
+
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         s = Shape.of(task).flat
         return s.n * up(s.oh, block_rows(s, knobs)) * s.groups * up(s.oc, knobs.vectors * device.lanes)

@@ -46,6 +46,13 @@ class NarrowConv(DirectConv):
         count = self.tiles(task, knobs, device)
         return s.n * blocks * (rows * up(s.ow, knobs.wide) * tile + copied) * up(count, device.cores) * device.cores / count
 
+    def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
+        s = Shape.of(task)
+        like = super().features(task, Knobs.of(**knobs, vectors=1), device)
+        live = (knobs.wide * s.oc + s.oc + 1) / device.vector_registers
+        return {**like, "narrow": 1, "vectors": s.oc, "accumulators": knobs.wide * s.oc, "registers": live,
+                "macs_per_load": knobs.wide * s.oc / (knobs.wide + s.oc), "waste_columns": 1}
+
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         s = Shape.of(task).flat
         return s.n * up(s.oh, block_rows(s, knobs))

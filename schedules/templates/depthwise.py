@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,24 @@ class Depthwise(Template):
         count = self.tiles(task, knobs, device)
         narrow = 0.02 / knobs.vectors       # longer runs of channels suit the prefetcher
         return s.n * up(s.oh, rows) * rows * groups * row * (1 + narrow) * up(count, device.cores) * device.cores / count
+
+    def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
+        s, peeled = Shape.of(task), knobs.edges == "peeled"
+        width, rows, l1, l2 = knobs.vectors * device.lanes, _block_rows(s, knobs), device.l1_kib * 1024, device.l2_kib * 1024
+        inner = s.ow if peeled else s.ow - min(s.ow, s.left + s.right)
+        columns = min((knobs.wide - 1) * s.sw + (s.kw - 1) * s.dw + 1, knobs.wide * s.kw)
+        blocks, adds = up(s.oh, rows), knobs.wide * s.kw
+        taps = s.kh * s.kw
+        return {**rt.features(knobs.wide, knobs.vectors, taps * width * 4, s.sw * s.c * 4, taps, task.stores, device),
+                "registers": _registers(s, knobs.wide, knobs.vectors, knobs.edges) / device.vector_registers,
+                "macs_per_load": adds / (columns + s.kw if peeled else adds + s.kw), "unrolled": adds * knobs.vectors,
+                "macs": s.n * s.oh * s.ow * s.c * taps, "tiles": self.tiles(task, knobs, device), "blocks": blocks,
+                "waste_rows": (up(inner, knobs.wide) * knobs.wide + s.ow - inner) * blocks * rows / (s.oh * s.ow),
+                "waste_columns": up(s.c, width) * width / s.c, "panels": up(s.c, width),
+                "row_tiles": rows * up(inner, knobs.wide), "edge": (s.left + s.right) / s.ow, "looped": not peeled,
+                "taps": taps, "stride": s.sw,
+                "block_l2": rows * s.sh * s.iw * s.c * 4 / l2, "x_l1": s.kh * s.iw * width * 4 / l1,
+                "x_step": s.c / width}
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         s = Shape.of(task)

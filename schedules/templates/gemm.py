@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ..affine import lanewise, strides, within
@@ -89,6 +89,19 @@ class Gemm(Template):
         count = self.tiles(task, knobs, device)
         idle = up(count, device.cores) * device.cores / count
         return p.batch * total * idle
+
+    def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
+        p, view = _shape(task), _view(task)
+        rows, wide, l2 = _block_rows(p.m, knobs), up(p.n, device.lanes), device.l2_kib * 1024
+        blocks = up(p.m, rows)
+        copied = (0 if view else p.m * p.k) + (blocks * p.k * p.n if self.computed else 0)
+        return {**rt.features(knobs.rows, knobs.vectors, knobs.vectors * device.lanes * p.k * 4,
+                              (view[1] if view else p.k) * 4, p.k, task.stores, device),
+                "macs": p.batch * p.m * p.n * p.k, "tiles": self.tiles(task, knobs, device), "blocks": blocks,
+                "waste_rows": blocks * up(rows, knobs.rows) * knobs.rows / p.m, "waste_columns": wide * device.lanes / p.n,
+                "ragged": wide % knobs.vectors / wide, "panels": up(wide, knobs.vectors), "row_tiles": up(rows, knobs.rows),
+                "block_l2": rows * p.k * 4 / l2, "x_l1": knobs.rows * p.k * 4 / (device.l1_kib * 1024),
+                "w_l2": p.k * p.n * 4 / l2, "copied": copied / (p.m * p.n * p.k), "x_step": view[2] if view else 1}
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         p = _shape(task)
@@ -197,6 +210,7 @@ def _block_rows(m: int, knobs: Knobs) -> int:
     return min(m, up(up(m, knobs.blocks), knobs.rows) * knobs.rows)
 
 
+@lru_cache(maxsize=64)      # asked for by every candidate
 def _view(task: Task) -> tuple[int, int, int, Expr] | None:
     """X as (buffer, stride of m, stride of k, offset of the batch) where it can be read in place."""
     x = within(task.operands["x"], _extents(task))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +54,19 @@ def step_cost(rows: int, vectors: int, panel: int, pitch: int, device: Device) -
     return max(rows * vectors, rows + vectors, LATENCY, stream, conflicts) + 0.05 * (rows + vectors + stream)
 
 
-def weight(stores: Sequence[Store]) -> int:
+def features(rows: int, vectors: int, panel: int, pitch: int, reduction: int, stores: tuple[Store, ...],
+             device: Device) -> dict[str, float]:
+    """What a cost model is told of a register tile; arguments as of `step_cost`, reduction: steps of a tile."""
+    epilogue = weight(stores)
+    return {"rows": rows, "vectors": vectors, "accumulators": rows * vectors, "macs_per_load": rows * vectors / (rows + vectors),
+            "registers": (rows * vectors + vectors + 1) / device.vector_registers, "reduction": reduction,
+            "panel_l1": panel / (device.l1_kib * 1024), "panel_l2": panel / (device.l2_kib * 1024),
+            "conflicts": rows / (device.l1_kib // 4 * (4096 // math.gcd(4096, max(64, pitch)))),
+            "epilogue": epilogue / reduction, "epilogue_code": epilogue * rows * vectors}
+
+
+@lru_cache(maxsize=256)     # asked for by every candidate
+def weight(stores: tuple[Store, ...]) -> int:
     """Vector instructions of the epilogue of one vector, roughly."""
     return sum(25 if e.op in HEAVY else e.op not in ("const", "var") for s in stores for e in post_order([s.value])) + len(stores)
 
@@ -74,7 +87,7 @@ def plain(task: Task, extents: Mapping[str, int]) -> tuple[Store, ...]:
 class Tile:
     """The accumulators of `rows` x `width` outputs, while code is emitted that fills and empties them."""
 
-    def __init__(self, kernel: Kernel, stores: Sequence[Store], rows: int, width: int, lanes: int) -> None:
+    def __init__(self, kernel: Kernel, stores: tuple[Store, ...], rows: int, width: int, lanes: int) -> None:
         from ..tir import alloc, splat, st
 
         self.kernel, self.stores, self.rows, self.width, self.lanes = kernel, stores, rows, width, lanes
