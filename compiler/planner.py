@@ -78,10 +78,9 @@ class Weights:
         return np.concatenate(self.parts) if self.parts else np.zeros(0, np.uint8)
 
 
-def plan(name: str, model: ir.Model, lowered: Sequence[LoweredGroup], choices: Mapping[str, Choice],
-         device: Device) -> tuple[Plan, np.ndarray]:
-    """The plan of the model and the content of its weights file. `choices`: by task key. The model's inputs and outputs are
-    used where the caller put them; everything else lives in the arena."""
+def places(model: ir.Model, lowered: Sequence[LoweredGroup]) -> tuple[dict[ir.Value, Place], int]:
+    """Where every value lies, and the arena's size. The model's inputs and outputs are used where the caller put them;
+    everything else lives in the arena."""
     inputs = {v: n for n, v in enumerate(model.graph.inputs)}
     outputs = {v: n for n, v in enumerate(model.graph.outputs)}
     births: dict[ir.Value, int] = {}
@@ -95,6 +94,13 @@ def plan(name: str, model: ir.Model, lowered: Sequence[LoweredGroup], choices: M
     offsets, arena = place_buffers([up(bytes_of(v)) for v in live], list(births.values()), [deaths[v] for v in live])
     place_of = {v: Place("arena", o) for v, o in zip(live, offsets, strict=True)}
     place_of |= {v: Place("input", n) for v, n in inputs.items()} | {v: Place("output", n) for v, n in outputs.items()}
+    return place_of, arena
+
+
+def plan(name: str, model: ir.Model, lowered: Sequence[LoweredGroup], choices: Mapping[str, Choice],
+         device: Device) -> tuple[Plan, np.ndarray]:
+    """The plan of the model and the content of its weights file. `choices`: by task key."""
+    place_of, arena = places(model, lowered)
     weights, launches = Weights(), []
     for low in lowered:
         c = choices[low.task.key]
@@ -107,7 +113,7 @@ def plan(name: str, model: ir.Model, lowered: Sequence[LoweredGroup], choices: M
             nodes=tuple(f"{n.op_type} {n.name}" for n in low.group.nodes), flops=flops(low.task),
             bytes=sum(b.bytes for b in low.task.buffers)))
     result = Plan(
-        name=name, inputs=tuple(signature(v) for v in inputs), outputs=tuple(signature(v) for v in outputs),
+        name=name, inputs=tuple(map(signature, model.graph.inputs)), outputs=tuple(map(signature, model.graph.outputs)),
         launches=tuple(launches), arena=arena, scratch=max((up(x.scratch) for x in launches), default=0), weights=weights.size)
     return result, weights.array()
 

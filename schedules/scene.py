@@ -43,7 +43,7 @@ class Scene:
         return Counter(s.task.key for s in self.steps)
 
 
-def measure(scene: Scene, finalists: Mapping[str, Sequence[Candidate]], evaluator: Evaluator, samples: int, seconds: float) -> Situ:
+def situ(scene: Scene, finalists: Mapping[str, Sequence[Candidate]], evaluator: Evaluator, samples: int, seconds: float) -> Situ:
     """Runs the model with every task's finalists taking turns; those that cannot be built are left out. Sample n of one candidate
     and sample n of another of the same task were taken one right after the other. Raises RunnerDied."""
     wanted = [(task, c) for key, task in scene.tasks.items() for c in finalists[key]]

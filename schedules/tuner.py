@@ -1,0 +1,283 @@
+"""The tuner: spends a budget of time where a model's time is, and ends with the fastest candidate of every task.
+
+Rounds of trials: the tasks that promise most get their next candidates, in the order of the cost model's scores (some at random),
+each timed by itself beside the untuned kernel. At the end the best few of every task take turns inside the model, and the fastest
+there is chosen. Every trial is kept at once, so that nothing is lost and a later run goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from statistics import median
+from typing import Protocol
+
+import numpy as np
+
+from .candidate import Candidate, default, options
+from .device import Device
+from .evaluate import Batch, Trial
+from .measure import RunnerDied
+from .records import Fingerprint, TuningRecord
+from .scene import Scene, Situ
+from .task import Task
+
+ROUND = 24              # candidates in a round: a few seconds of building
+FIRST, NEXT = 8, 4      # candidates of one task in its first round, and in later ones
+RANDOM = 4              # one candidate in so many is taken at random, not by its score
+PATIENCE = 6            # trials without a gain that halve what a task promises
+NEGLIGIBLE = 0.002      # of the model's time: a task that promises less is left alone
+FINALISTS, MARGIN = 3, 1.25     # candidates of a task that go to the finals, if at most this many times the best's time
+FINAL_SAMPLES, DUEL_SAMPLES = 8, 16
+FINAL_SHARE = 0.3       # of the budget, at most, for the finals
+GAIN = 0.005            # by less than this share of its time the untuned kernel is not replaced
+
+
+class Measurer(Protocol):
+    """What trials are made with: this machine, or a farm."""
+
+    def trials(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Trial]]]: ...
+
+    def situ(self, scene: Scene, finalists: Mapping[str, Sequence[Candidate]], samples: int, seconds: float) -> Situ: ...
+
+
+class Ranker(Protocol):
+    """A cost model: higher scores are faster."""
+
+    def scores(self, task: Task, candidates: Sequence[Candidate], device: Device) -> np.ndarray: ...
+
+    def update(self, trials: Sequence[tuple[Task, Sequence[Trial]]]) -> None: ...
+
+
+@dataclass
+class Goal:
+    """A task while it is tuned. seconds: of all its calls in one pass of the model, by the first choice; scores: of `options`."""
+
+    task: Task
+    count: int
+    options: list[Candidate]
+    untuned: Candidate
+    scores: np.ndarray
+    seconds: float = 0.0
+    tried: dict[Candidate, Trial] = field(default_factory=dict)
+    misses: int = 0
+
+    @property
+    def good(self) -> list[Trial]:
+        """The trials that went well, best first."""
+        return sorted((t for t in self.tried.values() if t.status == "ok"), key=lambda t: t.ratio)
+
+    @property
+    def best(self) -> float:
+        """The best time so far, of the untuned kernel's."""
+        return min([1.0, *(t.ratio for t in self.tried.values() if t.status == "ok")])
+
+    @property
+    def failures(self) -> int:
+        return sum(t.status != "ok" for t in self.tried.values())
+
+    @property
+    def promise(self) -> float:
+        """Seconds that further trials may still save, roughly: a tenth of what it takes, halved with every few misses."""
+        left = len(self.options) > len(self.tried)
+        return left * 0.1 * self.seconds * self.best * 0.5 ** (self.misses / PATIENCE)
+
+    def note(self, trials: Iterable[Trial]) -> None:
+        for t in trials:
+            before = self.best
+            self.tried[t.candidate] = t
+            self.misses = 0 if self.best < before * 0.99 else self.misses + 1
+
+
+@dataclass(frozen=True)
+class State:
+    """What a watcher is shown. latency: seconds of one pass, at first and as far as it is known now."""
+
+    phase: str
+    elapsed: float
+    budget: float
+    goals: tuple[Goal, ...]
+    first: float
+    latency: float
+    trials: int
+    failures: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """chosen: candidate of every task; gain: its time in the model over the untuned kernel's; first, latency: seconds of one pass
+    before and after, timed in turns; notes: what went wrong on the way."""
+
+    chosen: Mapping[str, Candidate]
+    gain: Mapping[str, float]
+    first: float
+    latency: float
+    trials: int
+    failures: Mapping[str, int]
+    elapsed: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """budget: seconds of wall time; exact: only candidates that round as the definition does."""
+
+    budget: float
+    seed: int = 0
+    exact: bool = False
+
+
+class Tuner:
+    """known: what is already recorded of this device and toolchain; keep: stores records, at once; watch: is shown each State."""
+
+    def __init__(self, scene: Scene, measurer: Measurer, ranker: Ranker, device: Device, fingerprint: Fingerprint,
+                 tools: Mapping[str, str], settings: Settings, known: Iterable[TuningRecord] = (),
+                 keep: Callable[[Sequence[TuningRecord]], None] = lambda records: None,
+                 watch: Callable[[State], None] = lambda state: None) -> None:
+        self.scene, self.measurer, self.ranker, self.device = scene, measurer, ranker, device
+        self.fingerprint, self.tools, self.settings = fingerprint, tools, settings
+        self._keep, self.watch = keep, watch
+        self.start = time.monotonic()
+        self.rng = np.random.default_rng(settings.seed)
+        self.notes: list[str] = []
+        self.first = 0.0
+        self.goals = {key: self._goal(task) for key, task in scene.tasks.items()}
+        for r in known:
+            goal = self.goals.get(r.task.key)
+            if goal is not None and r.verified | (r.status != "ok") and r.candidate in goal.options:
+                goal.note([Trial(r.candidate, r.status, r.samples, r.baseline, r.error, r.message)])
+
+    def _goal(self, task: Task) -> Goal:
+        choices = options(task, self.device, self.settings.exact)
+        untuned = default(task, self.device)
+        assert untuned is not None, f"no template makes this task:\n{task}"
+        scores = self.ranker.scores(task, choices, self.device) if len(choices) > 1 else np.zeros(len(choices))
+        return Goal(task, self.scene.counts[task.key], choices, untuned, scores)
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.start
+
+    # ---- the run
+
+    def run(self) -> Result:
+        """Raises RunnerDied only where not even the untuned model can be run."""
+        self._show("first run")
+        untuned = self.measurer.situ(self.scene, {k: [g.untuned] for k, g in self.goals.items()}, FINAL_SAMPLES, self._share(0.1))
+        for key, goal in self.goals.items():
+            goal.seconds = median(untuned[key][goal.untuned])
+        self.first = sum(g.seconds for g in self.goals.values())
+        passes = 2 * (FINAL_SAMPLES * (FINALISTS + 1) + 2 * DUEL_SAMPLES)
+        finals = min(FINAL_SHARE * self.settings.budget, passes * self.first + 0.02 * self.settings.budget)
+        while self.elapsed < self.settings.budget - finals and (batches := self._round()):
+            self._show("trials")
+            self._try(batches, self.settings.budget - finals)
+        return self._finals()
+
+    def _share(self, share: float) -> float:
+        return share * self.settings.budget
+
+    def _round(self) -> list[Batch]:
+        """The next candidates of the tasks that promise most; empty when nothing promises anything."""
+        worth = sorted((g for g in self.goals.values() if len(g.options) > 1), key=lambda g: -g.promise)
+        batches, room = [], ROUND
+        for goal in worth:
+            if room <= 0 or goal.promise < NEGLIGIBLE * 0.1 * self.first:
+                break
+            picked = self._next(goal, FIRST if not goal.tried else NEXT)
+            batches.append(Batch(goal.task, tuple(picked)))
+            room -= len(picked)
+        return batches
+
+    def _next(self, goal: Goal, count: int) -> list[Candidate]:
+        """The untried candidates of the highest scores, some at random; at first also the best of every template."""
+        order = [goal.options[n] for n in np.argsort(-goal.scores, kind="stable") if goal.options[n] not in goal.tried]
+        picked: list[Candidate] = []
+        if not goal.tried:      # the untuned kernel's own record says where nothing was faster
+            picked = list(dict.fromkeys([goal.untuned, *{c.template: c for c in reversed(order)}.values()]))
+        while len(picked) < min(count, len(order)):
+            rest = [c for c in order if c not in picked]
+            picked.append(rest[int(self.rng.integers(len(rest)))] if len(picked) % RANDOM == RANDOM - 1 else rest[0])
+        return picked
+
+    def _try(self, batches: Sequence[Batch], until: float) -> None:
+        news: list[tuple[Task, Sequence[Trial]]] = []
+        for batch, trials in self.measurer.trials(batches):
+            self.goals[batch.task.key].note(trials)
+            self.keep([self._record(batch.task, t) for t in trials])
+            news.append((batch.task, trials))
+            self._show("trials")
+            if self.elapsed > until:
+                break
+        self.ranker.update(news)
+        for task, _ in news:
+            goal = self.goals[task.key]
+            goal.scores = self.ranker.scores(task, goal.options, self.device)
+
+    def keep(self, records: Sequence[TuningRecord]) -> None:
+        """Storing may fail (a full disk, a locked database); tuning goes on without it, and the result says so."""
+        try:
+            self._keep(records)
+        except RuntimeError as e:
+            note = f"records are not kept: {e}"
+            if note not in self.notes:
+                self.notes.append(note)
+
+    # ---- the finals
+
+    def _finals(self) -> Result:
+        self._show("finals")
+        finalists = {key: self._finalists(g) for key, g in self.goals.items()}
+        times = self._situ(finalists, FINAL_SAMPLES, {})
+        duels = {key: self._duel(times[key], self.goals[key].untuned) for key in self.goals}
+        times = self._situ(duels, DUEL_SAMPLES, times) if any(len(d) > 1 for d in duels.values()) else times
+        chosen, gain, latency, before = {}, {}, 0.0, 0.0
+        for key, goal in self.goals.items():
+            taken = {c: median(s) for c, s in times[key].items() if s}
+            taken = taken or {t.candidate: t.ratio * goal.seconds for t in goal.good}
+            untuned = taken.get(goal.untuned, goal.seconds)
+            best = min(taken, key=taken.__getitem__, default=goal.untuned)
+            if best != goal.untuned and taken[best] > (1 - GAIN) * untuned:
+                best = goal.untuned
+            chosen[key], gain[key] = best, taken.get(best, untuned) / untuned if untuned else 1.0
+            before, latency = before + untuned, latency + taken.get(best, untuned)
+            self.keep([self._record(goal.task, goal.tried[c], s) for c, s in times[key].items() if c in goal.tried])
+        failures: dict[str, int] = {}
+        for t in (t for g in self.goals.values() for t in g.tried.values() if t.status != "ok"):
+            failures[t.status] = failures.get(t.status, 0) + 1
+        trials = sum(len(g.tried) for g in self.goals.values())
+        self._show("done", latency)
+        return Result(chosen, gain, before, latency, trials, failures, self.elapsed, tuple(self.notes))
+
+    def _finalists(self, goal: Goal) -> list[Candidate]:
+        near = [t.candidate for t in goal.good if t.ratio <= MARGIN * goal.best][:FINALISTS]
+        return list(dict.fromkeys([goal.untuned, *near]))
+
+    def _duel(self, times: Mapping[Candidate, Sequence[float]], untuned: Candidate) -> list[Candidate]:
+        """The two fastest, and the untuned kernel, which the gain is measured against."""
+        first = sorted((c for c in times if times[c]), key=lambda c: median(times[c]))[:2]
+        return list(dict.fromkeys([untuned, *first]))
+
+    def _situ(self, finalists: Mapping[str, Sequence[Candidate]], samples: int, before: Situ) -> Situ:
+        """Timed in the model; where the runner dies of it, what was known before."""
+        left = max(self.settings.budget - self.elapsed, self._share(0.05))
+        try:
+            return self.measurer.situ(self.scene, finalists, samples, left / 2)
+        except RunnerDied as e:
+            self.notes.append(f"the finals inside the model were given up: {e}")
+            return before or {key: {} for key in self.goals}
+
+    # ---- what is told
+
+    def _record(self, task: Task, t: Trial, situ: Sequence[float] = ()) -> TuningRecord:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return TuningRecord(task, t.candidate, self.fingerprint, self.tools, t.status, t.samples, t.baseline, tuple(situ),
+                            t.error, t.status == "ok", t.message, now)
+
+    def _show(self, phase: str, latency: float | None = None) -> None:
+        goals = tuple(self.goals.values())
+        now = sum(g.seconds * g.best for g in goals) if latency is None else latency
+        self.watch(State(phase, self.elapsed, self.settings.budget, goals, self.first, now, sum(len(g.tried) for g in goals),
+                         sum(g.failures for g in goals)))
