@@ -21,3 +21,7 @@ class ToolchainError(TargetError):
 
 class ArtifactError(TargetError):
     """An artifact folder is missing, damaged, for another machine, or may not be overwritten."""
+
+
+class RunnerError(TargetError):
+    """The runner cannot be started, or refuses a command: an unknown symbol, memory that is not there."""

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 from ...schedules.device import Device
@@ -52,6 +53,36 @@ def shared_library(device: Device, sources: Mapping[str, str], objects: Mapping[
 def program(device: Device, sources: Mapping[str, str], objects: Mapping[str, bytes], include: Iterable[Path]) -> bytes:
     """As `shared_library`, but a static program: it runs on any Linux of that architecture, and under qemu-user, by itself."""
     return build(triple(device, static=True), (*_COMPILE, "-static", *_LINK), sources, objects, include)
+
+
+def executable(device: Device, sources: Path) -> bytes:
+    """The folder's C files as a program that can load libraries (a static one cannot); it needs a C library where it runs."""
+    return build(triple(device), (*_COMPILE, *_LINK, "-ldl"), {}, {}, (sources,))
+
+
+def kernel_library(objects: Sequence[bytes]) -> bytes:
+    """The objects as a shared library that shows all their symbols, by zig's own linker: milliseconds, where `cc` takes a tenth
+    of a second. What they miss (memcpy, libm) is looked for in the program that loads it. Raises ToolchainError."""
+    with tempfile.TemporaryDirectory(prefix="burnish-ld-") as name:
+        folder = Path(name)
+        names = [f"k{n}.o" for n in range(len(objects))]
+        for file, content in zip(names, objects, strict=True):
+            (folder / file).write_bytes(content)
+        try:
+            done = subprocess.run([str(zig()), "ld.lld", "-shared", "-Bsymbolic", "-z", "noexecstack", "-o", "result", *names],
+                                  cwd=folder, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                                  timeout=TIMEOUT, check=False)
+        except subprocess.TimeoutExpired as e:
+            raise ToolchainError(f"the linker did not end within {TIMEOUT} s") from e
+        if done.returncode != 0:
+            raise ToolchainError(f"the linker failed: {first_error(done.stderr)}", done.stderr)
+        return (folder / "result").read_bytes()
+
+
+@cache
+def zig() -> Path:
+    """zig's program. `python -m ziglang` would start Python first."""
+    return Path(str(distribution("ziglang").locate_file("ziglang/zig")))
 
 
 def build(target: str, flags: Sequence[str], sources: Mapping[str, str], objects: Mapping[str, bytes],

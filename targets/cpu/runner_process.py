@@ -1,0 +1,149 @@
+"""The process that `runner.py` talks to: frames over its standard input and output, each command under a time limit."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+from .errors import RunnerError
+
+GREETING = b"burnish runner 1"
+HEAD = struct.Struct("<IIQ")    # what, limit in seconds, size of the body: as runner_c/main.c says
+MOST_WORDS = 4096               # bytes of an answer that says why not
+LARGEST = 65 << 20              # bytes of a command
+GRACE = 5.0                     # seconds that a runner has to end itself (SIGALRM) before it is killed
+NICE = -5                       # asked for, not insisted on
+
+Part = bytes | memoryview
+
+
+class Broken(Exception):
+    """The process died, hung or answered nonsense, and is gone now; the message says which."""
+
+
+class Process:
+    """words: what starts it; cpu: the one that it and all it starts are kept on, None for any; limit: seconds for the start.
+    Raises RunnerError where no runner answers."""
+
+    def __init__(self, words: Sequence[str], cpu: int | None, limit: float) -> None:
+        self._errors = tempfile.TemporaryFile()     # noqa: SIM115 - closed by `end`
+        try:
+            # In a session of its own: what it starts ends with it, and Ctrl-C reaches only us.
+            self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0,
+                                             start_new_session=True)
+        except OSError as e:
+            self._errors.close()
+            raise RunnerError(f"{words[0]} cannot be started: {e.strerror}") from e
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
+        try:
+            self._settle(cpu)
+            greeting = self._within(limit, (), len(GREETING))
+        except Broken as e:
+            raise RunnerError(f"no runner starts with `{' '.join(words)}`: it {e}") from e
+        except OSError as e:
+            self.end()
+            raise RunnerError(f"the runner cannot be kept on CPU {cpu}: {e.strerror}") from e
+        if greeting != GREETING:
+            self.end()
+            raise RunnerError(f"`{' '.join(words)}` starts something else than our runner: it says {bytes(greeting)!r}")
+
+    def _settle(self, cpu: int | None) -> None:
+        if cpu is not None:
+            os.sched_setaffinity(self._process.pid, {cpu})
+        with suppress(PermissionError):     # only a matter of noise
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
+
+    def ask(self, what: int, parts: Sequence[Part], limit: float, most: int = 0) -> bytearray:
+        """The answer, of at most `most` bytes, to one command within `limit` seconds. Raises Broken; RunnerError where the runner
+        refuses the command."""
+        size = sum(map(len, parts))
+        if size > LARGEST:
+            raise RunnerError(f"a command of {size} bytes; the most is {LARGEST}")
+        return self._within(limit, (HEAD.pack(what, max(1, math.ceil(limit)), size), *parts), most)
+
+    def _within(self, limit: float, parts: Sequence[Part], most: int) -> bytearray:
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            self._kill()
+
+        timer = threading.Timer(limit + GRACE, kill)
+        timer.start()
+        try:
+            for part in parts:
+                self._send(part)
+            return self._answer(most)
+        except (OSError, EOFError, ValueError) as e:
+            timer.cancel()
+            raise Broken(self._reason(e, late.is_set(), limit)) from e
+        except BaseException:       # Ctrl-C in mid-command: the streams are no longer in step
+            self.end()
+            raise
+        finally:
+            timer.cancel()
+
+    def _send(self, part: Part) -> None:
+        view = memoryview(part)
+        while view:
+            view = view[self._to.write(view):]
+
+    def _answer(self, most: int) -> bytearray:
+        what, _, size = HEAD.unpack(self._receive(HEAD.size))
+        if what not in (0, 1) or size > (MOST_WORDS if what else most):
+            raise ValueError(f"a frame of kind {what} with {size} bytes")
+        body = self._receive(size)
+        if what:
+            raise RunnerError(f"the runner refuses: {body.decode(errors='replace')}")
+        return body
+
+    def _receive(self, size: int) -> bytearray:
+        body = bytearray(size)
+        view = memoryview(body)
+        while view:
+            count = self._from.readinto(view)       # type: ignore[attr-defined]    # it is a RawIOBase: bufsize is 0
+            if not count:
+                raise EOFError
+            view = view[count:]
+        return body
+
+    def _reason(self, error: Exception, late: bool, limit: float) -> str:
+        """Why it is of no more use. It is gone afterwards."""
+        if isinstance(error, ValueError):
+            self.end()
+            return f"answered nonsense: {error}"
+        try:
+            code = self._process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            code = 0        # it has closed its output, and lives on
+        words = self._last_words()
+        self.end()
+        if late or code == -signal.SIGALRM:
+            return f"did not answer within {limit:g} s{words}"
+        return f"died with {signal.Signals(-code).name if code < 0 else f'status {code}'}{words}"
+
+    def _last_words(self) -> str:
+        """The end of what it wrote to standard error. pread, because the file's position is the process's as well."""
+        file = self._errors.fileno()
+        text = os.pread(file, 300, max(0, os.fstat(file).st_size - 300)).decode(errors="replace").strip()
+        return f" ({text.splitlines()[-1]})" if text else ""
+
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """May be called again."""
+        self._kill()
+        self._process.wait()
+        for stream in (self._to, self._from, self._errors):
+            stream.close()
