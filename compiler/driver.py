@@ -14,10 +14,11 @@ import onnx_ir as ir
 
 from .. import passes
 from ..schedules.builder import Builder
+from ..schedules.candidate import default
 from ..schedules.device import Device
 from ..schedules.jobs import Built, Job
+from ..schedules.select import Pick
 from ..schedules.task import ITEMSIZE, Task
-from ..schedules.templates import choose
 from ..targets.plan import KernelCode, Plan
 from .errors import BuildError, Refusal, Refused
 from .limits import Limits, gib
@@ -147,17 +148,17 @@ def _other_refusals(model: ir.Model) -> Sequence[Refusal]:
     return found
 
 
-def decide(tasks: Sequence[Task], device: Device, name: str) -> dict[str, Choice]:
-    """Template, knobs and symbol of every different task, by key."""
+def decide(tasks: Sequence[Task], device: Device, name: str, picks: Mapping[str, Pick]) -> dict[str, Choice]:
+    """Template, knobs and symbol of every different task, by key. A task without a pick gets its default."""
     choices: dict[str, Choice] = {}
     for task in tasks:
         if task.key in choices:
             continue
-        template = choose(task, device)
-        if template is None:
+        untuned = default(task, device)
+        if untuned is None:
             raise BuildError(f"no template makes this task:\n{task}")
-        knobs = template.default(task, device)
-        choices[task.key] = Choice(f"{name}_{len(choices)}_{task.family}", template, knobs)
+        picked = picks.get(task.key, Pick(untuned, "default"))
+        choices[task.key] = Choice(f"{name}_{len(choices)}_{task.family}", picked.candidate.maker, picked.candidate.knobs)
     return choices
 
 
@@ -190,10 +191,12 @@ def lower_model(model: ir.Model, progress: Progress = silent) -> Lowered:
     return Lowered(model, applied, tuple(groups))
 
 
-def build_model(lowered: Lowered, device: Device, name: str, progress: Progress = silent, workers: int | None = None) -> Compiled:
-    """From tasks to kernels and a plan for `device`; raises BuildError."""
+def build_model(lowered: Lowered, device: Device, name: str, progress: Progress = silent, workers: int | None = None,
+                picks: Mapping[str, Pick] | None = None) -> Compiled:
+    """From tasks to kernels and a plan for `device`; raises BuildError. picks: what tasks are made with, by key, where not with
+    their default."""
     tasks = {low.task.key: low.task for low in lowered.groups}
-    choices = decide(list(tasks.values()), device, name)
+    choices = decide(list(tasks.values()), device, name, picks or {})
     kernels = build(choices, tasks, device, workers or len(os.sched_getaffinity(0)), progress)
     plan, weights = make_plan(name, lowered.model, lowered.groups, choices, device)
     return Compiled(lowered.model, lowered.passes, lowered.groups, plan, tuple(kernels), weights, device)

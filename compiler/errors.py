@@ -25,6 +25,10 @@ class OracleError(BurnishError):
     """onnxruntime, whose outputs decide what is right, cannot load or run the model."""
 
 
+class TuningRefused(BurnishError):
+    """Tuning was asked for where nothing can be measured."""
+
+
 class VerificationError(BurnishError):
     """The artifact's output differs from onnxruntime's."""
 

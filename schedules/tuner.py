@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from .candidate import Candidate, default, options
+from .cost_model import CostModel, Group
 from .device import Device
 from .evaluate import Batch, Trial
 from .measure import RunnerDied
@@ -43,23 +44,14 @@ class Measurer(Protocol):
     def situ(self, scene: Scene, finalists: Mapping[str, Sequence[Candidate]], samples: int, seconds: float) -> Situ: ...
 
 
-class Ranker(Protocol):
-    """A cost model: higher scores are faster."""
-
-    def scores(self, task: Task, candidates: Sequence[Candidate], device: Device) -> np.ndarray: ...
-
-    def update(self, trials: Sequence[tuple[Task, Sequence[Trial]]]) -> None: ...
-
-
 @dataclass
 class Goal:
-    """A task while it is tuned. seconds: of all its calls in one pass of the model, by the first choice; scores: of `options`."""
+    """A task while it is tuned. seconds: of all its calls in one pass of the model, by the untuned kernel."""
 
     task: Task
     count: int
     options: list[Candidate]
     untuned: Candidate
-    scores: np.ndarray
     seconds: float = 0.0
     tried: dict[Candidate, Trial] = field(default_factory=dict)
     misses: int = 0
@@ -132,7 +124,7 @@ class Settings:
 class Tuner:
     """known: what is already recorded of this device and toolchain; keep: stores records, at once; watch: is shown each State."""
 
-    def __init__(self, scene: Scene, measurer: Measurer, ranker: Ranker, device: Device, fingerprint: Fingerprint,
+    def __init__(self, scene: Scene, measurer: Measurer, ranker: CostModel, device: Device, fingerprint: Fingerprint,
                  tools: Mapping[str, str], settings: Settings, known: Iterable[TuningRecord] = (),
                  keep: Callable[[Sequence[TuningRecord]], None] = lambda records: None,
                  watch: Callable[[State], None] = lambda state: None) -> None:
@@ -153,8 +145,7 @@ class Tuner:
         choices = options(task, self.device, self.settings.exact)
         untuned = default(task, self.device)
         assert untuned is not None, f"no template makes this task:\n{task}"
-        scores = self.ranker.scores(task, choices, self.device) if len(choices) > 1 else np.zeros(len(choices))
-        return Goal(task, self.scene.counts[task.key], choices, untuned, scores)
+        return Goal(task, self.scene.counts[task.key], choices, untuned)
 
     @property
     def elapsed(self) -> float:
@@ -193,7 +184,9 @@ class Tuner:
 
     def _next(self, goal: Goal, count: int) -> list[Candidate]:
         """The untried candidates of the highest scores, some at random; at first also the best of every template."""
-        order = [goal.options[n] for n in np.argsort(-goal.scores, kind="stable") if goal.options[n] not in goal.tried]
+        left = [c for c in goal.options if c not in goal.tried]
+        scores = self.ranker.scores(goal.task, left, self.device)
+        order = [left[n] for n in np.argsort(-scores, kind="stable")]
         picked: list[Candidate] = []
         if not goal.tried:      # the untuned kernel's own record says where nothing was faster
             picked = list(dict.fromkeys([goal.untuned, *{c.template: c for c in reversed(order)}.values()]))
@@ -203,18 +196,14 @@ class Tuner:
         return picked
 
     def _try(self, batches: Sequence[Batch], until: float) -> None:
-        news: list[tuple[Task, Sequence[Trial]]] = []
         for batch, trials in self.measurer.trials(batches):
             self.goals[batch.task.key].note(trials)
             self.keep([self._record(batch.task, t) for t in trials])
-            news.append((batch.task, trials))
             self._show("trials")
             if self.elapsed > until:
                 break
-        self.ranker.update(news)
-        for task, _ in news:
-            goal = self.goals[task.key]
-            goal.scores = self.ranker.scores(task, goal.options, self.device)
+        self.ranker.update([Group(g.task, self.device, tuple(g.tried), tuple(t.ratio for t in g.tried.values()))
+                            for g in self.goals.values() if g.tried])
 
     def keep(self, records: Sequence[TuningRecord]) -> None:
         """Storing may fail (a full disk, a locked database); tuning goes on without it, and the result says so."""
@@ -243,7 +232,8 @@ class Tuner:
                 best = goal.untuned
             chosen[key], gain[key] = best, taken.get(best, untuned) / untuned if untuned else 1.0
             before, latency = before + untuned, latency + taken.get(best, untuned)
-            self.keep([self._record(goal.task, goal.tried[c], s) for c, s in times[key].items() if c in goal.tried])
+            self.keep([self._record(goal.task, goal.tried[c], [x / goal.count for x in s])
+                       for c, s in times[key].items() if c in goal.tried])
         failures: dict[str, int] = {}
         for t in (t for g in self.goals.values() for t in g.tried.values() if t.status != "ok"):
             failures[t.status] = failures.get(t.status, 0) + 1

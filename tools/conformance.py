@@ -85,7 +85,7 @@ def compiled_outputs(case: Case, inputs: list[Any], expected: list[Any]) -> list
         graph, _ = driver.prepare(graph)
         _, lowered = driver.lower(graph)
         tasks = {low.task.key: low.task for low in lowered}
-        choices = driver.decide([low.task for low in lowered], device, "case")
+        choices = driver.decide([low.task for low in lowered], device, "case", {})
         kernels = []
         for key, choice in choices.items():
             job = Job(choice.symbol, choice.template.name, tasks[key], choice.knobs, device)

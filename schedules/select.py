@@ -1,0 +1,56 @@
+"""Which candidate makes a task: the best that was recorded near this device, else the cost model's pick, else the default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from .candidate import Candidate, default, makers, options, why_not
+from .cost_model import CostModel
+from .device import Device
+from .records import TuningRecord
+from .task import Task
+
+ORIGINS = ("tuned on this device", "tuned on its micro-architecture", "tuned on its instruction set")
+
+
+@dataclass(frozen=True)
+class Pick:
+    """origin: in words, where the choice comes from; record: where it is one."""
+
+    candidate: Candidate
+    origin: str
+    record: TuningRecord | None = None
+
+
+def pick(task: Task, device: Device, known: Sequence[tuple[int, TuningRecord]], ranker: CostModel | None,
+         exact: bool) -> Pick | None:
+    """None where no template makes the task. known: this task's records, nearest first."""
+    untuned = default(task, device)
+    if untuned is None:
+        return None
+    for distance in range(len(ORIGINS)):
+        usable = [r for d, r in known if d == distance and r.status == "ok" and usable_here(r.candidate, task, device, exact)]
+        if usable:
+            best = fastest(usable)
+            return Pick(best.candidate, ORIGINS[distance], best)
+    if ranker is None:
+        return Pick(untuned, "default")
+    choices = options(task, device, exact)
+    if len(choices) < 2:
+        return Pick(untuned, "only choice")
+    return Pick(choices[int(np.argmax(ranker.scores(task, choices, device)))], "cost model")
+
+
+def usable_here(candidate: Candidate, task: Task, device: Device, exact: bool) -> bool:
+    """Is it in the space of this device? Records come from anywhere."""
+    return why_not(candidate, task, device) is None and candidate.maker in makers(task, device, exact)
+
+
+def fastest(records: Sequence[TuningRecord]) -> TuningRecord:
+    """By the time inside a model, of those that got so far; else by the time beside the untuned kernel."""
+    finalists = [r for r in records if r.situ]
+    return min(finalists, key=lambda r: median(r.situ)) if finalists else min(records, key=lambda r: (r.ratio, r.seconds))
