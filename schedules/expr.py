@@ -14,11 +14,13 @@ Booleans have dtype "bool"; indices are "int32".
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 FLOATS = frozenset({"float16", "float32", "float64"})
+INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"})
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGIC = frozenset({"and", "or", "not", "isnan", "isinf"})
 BINARY = frozenset({"add", "sub", "mul", "div", "floordiv", "floormod", "truncmod", "max", "min", "pow",
@@ -267,6 +269,56 @@ def rows(roots: Iterable[Expr]) -> tuple[list[list[Any]], list[int]]:
             table.append([e.op, e.dtype, value, args])
         place[id(e)] = known[key]
     return table, [place[id(r)] for r in roots]
+
+
+def from_rows(table: object) -> list[Expr]:
+    """The expressions of a table that `rows` made, or that anybody wrote. Raises ValueError with the row that is wrong."""
+    if not isinstance(table, list):
+        raise ValueError("the expressions are no list")
+    made: list[Expr] = []
+    for n, row in enumerate(table):
+        if not (isinstance(row, list) and len(row) == 4):
+            raise ValueError(f"expression {n} is not [op, dtype, value, arguments]")
+        op, dtype, value, args = row
+        if not (isinstance(args, list) and all(type(a) is int and 0 <= a < n for a in args)):
+            raise ValueError(f"expression {n}: its arguments are not numbers of expressions before it")
+        if dtype != "bool" and dtype not in (*FLOATS, *INTEGERS):
+            raise ValueError(f"expression {n}: there is no dtype {shown(dtype)}")
+        if op != "load" and (not isinstance(op, str) or _ARITY.get(op) != len(args)):
+            raise ValueError(f"expression {n}: there is no op {shown(op)} of {len(args)} arguments")
+        if op in COMPARISONS | LOGIC and dtype != "bool":
+            raise ValueError(f"expression {n}: {op} is a bool, not {dtype}")
+        made.append(Expr(op, tuple(made[a] for a in args), dtype, _value(n, op, dtype, value)))
+    return made
+
+
+_ARITY: Mapping[str, int] = {
+    "const": 0, "var": 0, "select": 3, "cast": 1, "reinterpret": 1, "and": 2, "or": 2, "not": 1, "isnan": 1, "isinf": 1,
+    **dict.fromkeys(BINARY | COMPARISONS, 2), **dict.fromkeys(UNARY, 1)}
+_NOT_FINITE = ("inf", "-inf", "nan")        # as `rows` writes them: JSON has no such numbers
+_NAME = re.compile(r"[a-z_]{1,16}[0-9]{0,4}")
+
+
+def _value(n: int, op: str, dtype: str, value: object) -> Any:
+    """The value of expression `n`, of the type that its op wants."""
+    ok = value is None
+    if op == "var":
+        ok = isinstance(value, str) and _NAME.fullmatch(value) is not None
+    elif op == "load":
+        ok = type(value) is int and value >= 0
+    elif op == "const" and dtype in FLOATS:
+        ok = (isinstance(value, float) and math.isfinite(value)) or value in _NOT_FINITE
+    elif op == "const":
+        ok = type(value) is bool if dtype == "bool" else type(value) is int and -1 << 63 <= value < 1 << 64
+    if not ok:
+        raise ValueError(f"expression {n}: {shown(value)} is no value of a {op} of {dtype}")
+    return float(value) if op == "const" and isinstance(value, str) else value
+
+
+def shown(value: object) -> str:
+    """What somebody wrote, in a message: not all of it."""
+    written = repr(value)
+    return written if len(written) <= 40 else f"{written[:40]}…"
 
 
 def text(root: Expr, names: Sequence[str] = ()) -> str:
