@@ -8,6 +8,7 @@ there is chosen. Every trial is kept at once, so that nothing is lost and a late
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -99,17 +100,25 @@ class State:
 
 @dataclass(frozen=True)
 class Result:
-    """chosen: candidate of every task; gain: its time in the model over the untuned kernel's; first, latency: seconds of one pass
-    before and after, timed in turns; notes: what went wrong on the way."""
+    """chosen: candidate of every task; gain: its time in the model over the untuned kernel's; goals: the tasks as they ended;
+    first, latency: seconds of one pass before and after, timed in turns; notes: what went wrong on the way."""
 
     chosen: Mapping[str, Candidate]
     gain: Mapping[str, float]
+    goals: tuple[Goal, ...]
     first: float
     latency: float
-    trials: int
-    failures: Mapping[str, int]
     elapsed: float
     notes: tuple[str, ...]
+
+    @property
+    def trials(self) -> int:
+        return sum(len(g.tried) for g in self.goals)
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """How many candidates failed, by how."""
+        return Counter(t.status for g in self.goals for t in g.tried.values() if t.status != "ok")
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class Tuner:
 
     def run(self) -> Result:
         """Raises RunnerDied only where not even the untuned model can be run."""
-        self._show("first run")
+        self._show("start")
         untuned = self.measurer.situ(self.scene, {k: [g.untuned] for k, g in self.goals.items()}, FINAL_SAMPLES, self._share(0.1))
         for key, goal in self.goals.items():
             goal.seconds = median(untuned[key][goal.untuned])
@@ -234,12 +243,8 @@ class Tuner:
             before, latency = before + untuned, latency + taken.get(best, untuned)
             self.keep([self._record(goal.task, goal.tried[c], [x / goal.count for x in s])
                        for c, s in times[key].items() if c in goal.tried])
-        failures: dict[str, int] = {}
-        for t in (t for g in self.goals.values() for t in g.tried.values() if t.status != "ok"):
-            failures[t.status] = failures.get(t.status, 0) + 1
-        trials = sum(len(g.tried) for g in self.goals.values())
         self._show("done", latency)
-        return Result(chosen, gain, before, latency, trials, failures, self.elapsed, tuple(self.notes))
+        return Result(chosen, gain, tuple(self.goals.values()), before, latency, self.elapsed, tuple(self.notes))
 
     def _finalists(self, goal: Goal) -> list[Candidate]:
         near = [t.candidate for t in goal.good if t.ratio <= MARGIN * goal.best][:FINALISTS]

@@ -1,0 +1,72 @@
+"""What one sees of a tuning: a live table while it runs, and the table of what it found."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..schedules.title import title
+from ..schedules.tuner import Goal, Result, State
+from . import ui
+
+ROWS = 10
+PHASES = {"start": "building the untuned kernels", "trials": "trying candidates", "finals": "timing the best inside the model",
+          "done": "done"}
+
+
+@contextlib.contextmanager
+def live(name: str) -> Iterator[Callable[[State], None]]:
+    """Shows each State where someone watches a terminal."""
+    if not ui.err.is_terminal:
+        yield lambda state: None
+        return
+    with Live(console=ui.err, transient=True, refresh_per_second=4) as screen:
+        yield lambda state: screen.update(picture(name, state))
+
+
+def picture(name: str, state: State) -> Group:
+    """Time and latency at the top, then the tasks that take longest."""
+    head = Table.grid(padding=(0, 1))
+    head.add_row(Text(f"tune {ui.printable(name)}: {PHASES[state.phase]}", "bold"),
+                 ProgressBar(total=state.budget, completed=min(state.elapsed, state.budget), width=24),
+                 Text(f"{state.elapsed:.0f} of {state.budget:.0f} s"))
+    words = f"{ui.count(state.trials, 'trial')}" + (f", {state.failures} failed" if state.failures else "")
+    if state.first:
+        words = f"{ui.seconds(state.first)} → {ui.seconds(state.latency)} ({state.first / state.latency:.2f}x), {words}"
+    table = ui.table("time", "best", "gain", "may gain", "tried", "task", numbers=5)
+    for g in longest(state.goals)[:ROWS]:
+        ui.row(table, ui.seconds(g.seconds), ui.seconds(g.seconds * g.best), f"{1 / g.best:.2f}x",
+               f"{g.promise / state.first:.1%}" if state.first else "", f"{len(g.tried)}/{len(g.options)}", named(g))
+    return Group(head, Text(words), table)
+
+
+def longest(goals: Sequence[Goal]) -> list[Goal]:
+    """The tasks that leave a choice, by their share of the model's time."""
+    return sorted((g for g in goals if len(g.options) > 1), key=lambda g: -g.seconds)
+
+
+def named(goal: Goal) -> str:
+    return title(goal.task) + (f" (x{goal.count})" if goal.count > 1 else "")
+
+
+def report(result: Result, rows: int) -> None:
+    """The result on standard output."""
+    table = ui.table("time", "gain", "task", "made by", numbers=2)
+    shown = longest(result.goals)
+    for g in shown[:rows]:
+        key = g.task.key
+        ui.row(table, ui.seconds(g.seconds * result.gain[key]), f"{1 / result.gain[key]:.2f}x", named(g), str(result.chosen[key]))
+    ui.out.print(table)
+    if len(shown) > rows:
+        ui.say(f"… and {len(shown) - rows} more (--kernels)")
+    failed = "".join(f", {n} {how}" for how, n in result.failures.items())
+    ui.say(f"model {ui.seconds(result.first)} → {ui.seconds(result.latency)}, {result.first / result.latency:.2f}x "
+           f"({ui.count(result.trials, 'trial')}{failed}, {result.elapsed:.0f} s)", "bold green")
+    for note in result.notes:
+        ui.complain(note)
