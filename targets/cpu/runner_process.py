@@ -51,9 +51,9 @@ class Process:
         except OSError as e:
             self.end()
             raise RunnerError(f"the runner cannot be kept on CPU {cpu}: {e.strerror}") from e
-        if greeting != GREETING:
+        if greeting != (False, GREETING):
             self.end()
-            raise RunnerError(f"`{' '.join(words)}` starts something else than our runner: it says {bytes(greeting)!r}")
+            raise RunnerError(f"`{' '.join(words)}` starts something else than our runner: it says {bytes(greeting[1])!r}")
 
     def _settle(self, cpu: int | None) -> None:
         if cpu is not None:
@@ -67,9 +67,12 @@ class Process:
         size = sum(map(len, parts))
         if size > LARGEST:
             raise RunnerError(f"a command of {size} bytes; the most is {LARGEST}")
-        return self._within(limit, (HEAD.pack(what, max(1, math.ceil(limit)), size), *parts), most)
+        refused, body = self._within(limit, (HEAD.pack(what, max(1, math.ceil(limit)), size), *parts), most)
+        if refused:
+            raise RunnerError(f"the runner refuses: {body.decode(errors='replace')}")
+        return body
 
-    def _within(self, limit: float, parts: Sequence[Part], most: int) -> bytearray:
+    def _within(self, limit: float, parts: Sequence[Part], most: int) -> tuple[bool, bytearray]:
         late = threading.Event()
 
         def kill() -> None:
@@ -96,14 +99,11 @@ class Process:
         while view:
             view = view[self._to.write(view):]
 
-    def _answer(self, most: int) -> bytearray:
+    def _answer(self, most: int) -> tuple[bool, bytearray]:
         what, _, size = HEAD.unpack(self._receive(HEAD.size))
         if what not in (0, 1) or size > (MOST_WORDS if what else most):
             raise ValueError(f"a frame of kind {what} with {size} bytes")
-        body = self._receive(size)
-        if what:
-            raise RunnerError(f"the runner refuses: {body.decode(errors='replace')}")
-        return body
+        return bool(what), self._receive(size)
 
     def _receive(self, size: int) -> bytearray:
         body = bytearray(size)
