@@ -16,9 +16,10 @@ from .rows import Rows
 from .scan import Scan
 from .scatter import Scatter
 from .sort import Sort
+from .winograd import Winograd
 
-TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Depthwise(), Attention(), Rows(),
-                                   Generic(), Scan(), Sort(), Scatter(), Recurrent())
+TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Winograd(), Depthwise(), Attention(),
+                                   Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent())
 
 
 def choose(task: Task, device: Device) -> Template | None:
