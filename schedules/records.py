@@ -14,6 +14,10 @@ from .task import Task
 Status = Literal["ok", "build", "crash", "timeout", "wrong"]    # ok, or how it failed
 
 
+class RecordsError(RuntimeError):
+    """Records cannot be read or kept: one line that says where, why and what to do."""
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """A device as far as it matters to how fast a kernel is. core: as LLVM names its micro-architecture; caches in KiB."""
