@@ -2,7 +2,7 @@
 
 A tile is m x m outputs. A block of tiles is transformed to V; then, per panel group of output channels, (m+2)^2 small matrix
 products give M, and the output transform with the epilogue empties it. All of it stays in L2, and the transformed weights U are
-laid out as they are read:
+laid out as they are read. They are four (or 1.8) times as large as the weights, so that they are made when a model is loaded.
 
     V [E][block * C + pad]   M [E][block * group + pad]   U [ceil(OC/group)][E][panels][C][NR]
 
@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from ..device import Device
+from ..expr import indices, load, var
 from ..space import Knobs, Space
-from ..task import Store, Task
+from ..task import Buffer, Store, Task
 from ..template import Pack, Template
 from . import registertile as rt
 from .conv import Shape
@@ -180,6 +181,19 @@ class Winograd(Template):
         count = f.blocks * f.parts
         return total * up(count, device.cores) * device.cores / count
 
+    def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
+        f = Form.of(task, knobs, device)
+        s, wide, l2 = f.s, up(f.s.oc, f.lanes), device.l2_kib * 1024
+        macs = s.n * s.oh * s.ow * s.oc * s.reduction
+        return {**rt.features(f.rows, f.vectors, s.ic * f.width * 4, s.ic * 4, s.ic, task.stores, device),
+                "macs": macs, "tiles": f.blocks * f.parts, "blocks": f.blocks, "output_tile": f.m,
+                "waste_rows": up(f.count, f.rows) * f.rows * f.m * f.m / (s.n * s.oh * s.ow),
+                "waste_columns": f.groups * f.group / s.oc, "ragged": wide % (f.vectors * f.panels) / wide,
+                "panels": f.groups * f.panels, "row_tiles": up(f.count, f.rows), "block_l2": f.scratch / l2,
+                "x_l1": f.rows * s.ic * 4 / (device.l1_kib * 1024), "w_l2": f.points * f.groups * f.group * s.ic * 4 / l2,
+                "copied": f.count * f.points * (s.ic + f.groups * f.group) / macs, "taps": 9, "stride": 1, "groups": 1,
+                "inner": s.ic}
+
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         f = Form.of(task, knobs, device)
         return f.blocks * f.parts
@@ -189,7 +203,10 @@ class Winograd(Template):
 
     def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
         f = Form.of(task, knobs, device)
-        return {task.params["w"]: lambda w: transformed(w, f)}
+        return {task.params["w"]: lambda w: grouped(w, f)}
+
+    def prepare(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Task]:
+        return {task.params["w"]: transforming(Form.of(task, knobs, device))}
 
     def emit(self, task: Task, knobs: Knobs, device: Device) -> Any:
         from ..tir import Kernel, T
@@ -228,12 +245,30 @@ def _rows(count: int, vectors: int, device: Device) -> tuple[int, ...]:
     return tuple(found)
 
 
-def transformed(w: np.ndarray, f: Form) -> np.ndarray:
-    """U of weights [1][3][3][C][OC], computed in float64; channels past the last are zeros."""
-    g = weight_matrix(f.m)
-    u = np.einsum("ir,js,rsco->ijco", g, g, w[0].astype("f8")).reshape(f.points, f.s.ic, f.s.oc)
-    u = np.pad(u, ((0, 0), (0, 0), (0, f.groups * f.group - f.s.oc)))
-    return u.reshape(f.points, f.s.ic, f.groups, f.panels, f.width).transpose(2, 0, 3, 1, 4).astype("f4").reshape(-1)
+def _matrix(m: int) -> np.ndarray:
+    """G x G, float64 [(m+2)^2][9]: of all points, what each of the nine weights has to do with it."""
+    return np.kron(weight_matrix(m), weight_matrix(m))
+
+
+def grouped(w: np.ndarray, f: Form) -> np.ndarray:
+    """What is shipped of weights [1][3][3][C][OC]: G x G and zeros to whole cache lines, then [groups][9][panels][C][NR] with
+    zeros for channels past the last."""
+    w = np.pad(w.reshape(9, f.s.ic, f.s.oc), ((0, 0), (0, 0), (0, f.groups * f.group - f.s.oc)))
+    w = w.reshape(9, f.s.ic, f.groups, f.panels, f.width).transpose(2, 0, 3, 1, 4)
+    matrix = _matrix(f.m).astype(np.float32).reshape(-1)
+    return np.concatenate([matrix, np.zeros(-len(matrix) % rt.LINE, np.float32), w.reshape(-1)])
+
+
+def transforming(f: Form) -> Task:
+    """The product that makes U of what `grouped` gives: U[g] = (G x G) W[g]."""
+    n, lead = f.panels * f.s.ic * f.width, up(f.points * 9, rt.LINE) * rt.LINE
+    i0, i1, i2 = index = indices(3)
+    k = var("r0")
+    return Task("gemm", (Buffer((lead + f.groups * 9 * n,), "float32", "input"),
+                         Buffer((f.groups, f.points, n), "float32", "output")),
+                (Store(1, (f.groups, f.points, n), index, var("acc", "float32")),),
+                {"batch": f.groups, "m": f.points, "n": n, "k": 9},
+                {"x": load(0, (i1 * 9 + k,), "float32"), "w": load(0, ((i0 * 9 + k) * n + (i2 + lead),), "float32")})
 
 
 def _place(f: Form, tile: PrimExpr) -> tuple[PrimExpr, PrimExpr, PrimExpr]:

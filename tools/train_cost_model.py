@@ -1,0 +1,149 @@
+"""From measurements to the cost model that is shipped: `python -m burnish.tools.train_cost_model collect`, `fit`, `report`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .. import models
+from ..schedules import features
+from ..schedules.builder import Builder
+from ..schedules.candidate import Candidate, default, makers, options
+from ..schedules.cost_model import PRETRAINED, CostModel, train
+from ..schedules.device import Device
+from ..schedules.evaluate import Batch, Evaluator
+from ..schedules.task import Task
+from ..targets.cpu import profile
+from ..targets.cpu.runner import LocalRunner
+from . import workloads
+from .cost_data import Store
+
+RENEWED = 40        # batches after which builder's and runner's memory is let go
+TIMED = 2.0         # seconds that a batch is timed, at most
+PROFILES = ("native", "x86-64-v3", "x86-64-v2")
+
+ROUNDS = 150
+SHAPE: dict[str, float] = {"max_depth": 6, "eta": 0.1}
+
+console = Console(stderr=True)
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+def device(name: str) -> Device:
+    """This machine, or as much of it as an older instruction set can use. One core: kernels are timed on one thread."""
+    here = replace(profile.detect(), cores=1)
+    if name == "native":
+        return here
+    if name == "x86-64-v2":
+        llvm = (("mtriple", dict(here.llvm)["mtriple"]), ("mcpu", name))
+        return replace(here, name=name, llvm=llvm, isa=(), lanes=4, vector_registers=16)
+    return replace(profile.load(name), cores=1, l1_kib=here.l1_kib, l2_kib=here.l2_kib, l3_kib=here.l3_kib)
+
+
+def sample(task: Task, on: Device, count: int, rng: np.random.Generator) -> list[Candidate]:
+    """The default, the best few of every template by analytic cost, and random ones: half of these from the better half."""
+    every = options(task, on)
+    rng.shuffle(every)        
+    cost = features.costs(task, on).of
+    ranked = sorted(every, key=lambda c: cost[c])
+    chosen: dict[Candidate, None] = {}
+    made = default(task, on)
+    if made is not None:
+        chosen[made] = None
+    kinds = makers(task, on)
+    for maker in kinds:
+        chosen.update(dict.fromkeys([c for c in ranked if c.template == maker.name][:max(2, count // 4 // len(kinds))]))
+    better = [c for c in every if cost[c] <= cost[ranked[len(ranked) // 2]]]
+    chosen.update(dict.fromkeys(c for c in better[:max(0, count - len(chosen)) // 2]))
+    chosen.update(dict.fromkeys(c for c in every if c not in chosen))
+    return list(chosen)[:count]
+
+
+def work(networks: list[str], randoms: int) -> Iterator[tuple[Task, Mapping[str, int]]]:
+    """Tasks of the networks in a random order, each followed by as many random tasks as keep their share; then what is left."""
+    found: dict[Task, dict[str, int]] = {}
+    for name in networks:
+        for task, count in workloads.of_network(name).items():
+            found.setdefault(task, {})[name] = count
+    zoo = sorted(found.items(), key=lambda entry: entry[0].key)
+    np.random.default_rng(0).shuffle(zoo)     
+    number, step = 0.0, randoms / max(1, len(zoo))
+    for n, entry in enumerate(zoo):
+        yield entry
+        for r in range(int(number), int((n + 1) * step)):
+            yield workloads.random(r), {}
+        number = (n + 1) * step
+    for r in range(int(number), randoms):
+        yield workloads.random(r), {}
+
+
+@app.command()
+def collect(on: Annotated[str, typer.Option(help=f"one of {', '.join(PROFILES)}")] = "native",
+            seconds: Annotated[float, typer.Option(help="of wall time")] = 1500,
+            networks: Annotated[str, typer.Option(help="of the zoo, with commas between")] = ",".join(models.ZOO),
+            randoms: Annotated[int, typer.Option(help="random tasks")] = 400,
+            candidates: Annotated[int, typer.Option(help="of a task")] = 24,
+            again: Annotated[int, typer.Option(help="of tasks that were measured, so many more that the model likes")] = 0,
+            folder: Annotated[Path, typer.Option(help="of the measurements")] = PRETRAINED) -> None:
+    """Measures candidates. What was measured before is left out; may be stopped at any time and started again."""
+    dev, stop, outcomes = device(on), time.monotonic() + seconds, Counter[str]()
+    todo = list(work([n for n in networks.split(",") if n], randoms))
+    with Store(folder) as store, Builder(1) as builder, Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
+            console=console) as bar:
+        shown = bar.add_task(f"collect on {dev.name}", total=len(todo))
+        known = store.tried(dev)
+        ranker = CostModel.pretrained(dev) if again else None
+        for n in range(0, len(todo), RENEWED):
+            with LocalRunner(dev, cpu=max(os.sched_getaffinity(0))) as runner:
+                evaluator = Evaluator(dev, builder, runner)
+                for m, (task, where) in enumerate(todo[n:n + RENEWED]):
+                    batch = chosen(task, dev, candidates, known.get(task.key, set()), ranker, again, n + m)
+                    if batch and time.monotonic() < stop:
+                        trials, = evaluator.evaluate([Batch(task, tuple(batch))], TIMED)
+                        outcomes.update(t.status for t in trials)
+                        for t in trials:
+                            if t.status != "ok":
+                                console.print(f"{t.status}: {t.candidate} of {task.family} {dict(task.params)}: {t.message}")
+                        store.append(task, where, dev, trials)
+                    bar.advance(shown)
+    console.print(f"{dev.name}: {dict(outcomes)}; {len(store.rows)} trials of {len(store.done())} tasks in {folder}")
+
+
+@app.command()
+def fit(folder: Annotated[Path, typer.Option(help="of the measurements and the model")] = PRETRAINED) -> None:
+    """Trains the model on all measurements and writes it: the same measurements, the same bytes."""
+    measured = Store(folder).measured()
+    booster = train([m.group for m in measured], ROUNDS, 1, 0, **SHAPE)
+    path = folder / "cpu.json"
+    path.write_bytes(booster.save_raw("json"))
+    console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, from {sum(len(m.group.seconds) for m in measured)} trials of "
+                  f"{len(measured)} tasks on {len({m.device.name for m in measured})} devices")
+
+
+def chosen(task: Task, dev: Device, count: int, tried: set[Candidate], ranker: CostModel | None, again: int,
+           seed: int) -> list[Candidate]:
+    """What to measure of a task: a sample; where there is one already, more that the model likes, or those of new templates."""
+    rng = np.random.default_rng([seed, 7])
+    if not tried:
+        return [] if ranker else sample(task, dev, count, rng)
+    if ranker:
+        left = [c for c in options(task, dev) if c not in tried]
+        return [left[n] for n in np.argsort(-ranker.scores(task, left, dev), kind="stable")[:again]]
+    names = {c.template for c in tried}
+    new = [c for c in sample(task, dev, 3 * count, rng) if c.template not in names]
+    return new[:count // 2]
+
+
+if __name__ == "__main__":
+    app()
