@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import signal
 import struct
 import subprocess
 import tempfile
-import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from io import FileIO
+from typing import IO
 
 from .errors import RunnerError
 
@@ -28,6 +31,10 @@ class Broken(Exception):
     """The process died, hung or answered nonsense, and is gone now; the message says which."""
 
 
+class Nonsense(Exception):
+    """What came is no answer to what was asked."""
+
+
 class Process:
     """words: what starts it; cpu: the one that it and all it starts are kept on, None for any; limit: seconds for the start.
     Raises RunnerError where no runner answers."""
@@ -41,8 +48,7 @@ class Process:
         except OSError as e:
             self._errors.close()
             raise RunnerError(f"{words[0]} cannot be started: {e.strerror}") from e
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._to, self._from = self._process.stdin, self._process.stdout
+        self._to, self._from = raw(self._process.stdin), raw(self._process.stdout)
         try:
             self._settle(cpu)
             greeting = self._within(limit, (), len(GREETING))
@@ -57,8 +63,9 @@ class Process:
 
     def _settle(self, cpu: int | None) -> None:
         if cpu is not None:
-            os.sched_setaffinity(self._process.pid, {cpu})
-        with suppress(PermissionError):     # only a matter of noise
+            with suppress(ProcessLookupError):      # ended already: the greeting that is missing tells why
+                os.sched_setaffinity(self._process.pid, {cpu})
+        with suppress(OSError):                     # only a matter of noise
             os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
 
     def ask(self, what: int, parts: Sequence[Part], limit: float, most: int = 0) -> bytearray:
@@ -67,66 +74,58 @@ class Process:
         size = sum(map(len, parts))
         if size > LARGEST:
             raise RunnerError(f"a command of {size} bytes; the most is {LARGEST}")
+        if self._to.closed:
+            raise Broken("had ended")
         refused, body = self._within(limit, (HEAD.pack(what, max(1, math.ceil(limit)), size), *parts), most)
         if refused:
             raise RunnerError(f"the runner refuses: {body.decode(errors='replace')}")
         return body
 
     def _within(self, limit: float, parts: Sequence[Part], most: int) -> tuple[bool, bytearray]:
-        late = threading.Event()
-
-        def kill() -> None:
-            late.set()
-            self._kill()
-
-        timer = threading.Timer(limit + GRACE, kill)
-        timer.start()
+        end = time.monotonic() + limit + GRACE
         try:
             for part in parts:
-                self._send(part)
-            return self._answer(most)
-        except (OSError, EOFError, ValueError) as e:
-            timer.cancel()
-            raise Broken(self._reason(e, late.is_set(), limit)) from e
+                self._send(part, end)
+            what, _, size = HEAD.unpack(self._receive(HEAD.size, end))
+            if what not in (0, 1) or size > (MOST_WORDS if what else most):
+                raise Nonsense(f"a frame of kind {what} with {size} bytes")
+            return bool(what), self._receive(size, end)
+        except (OSError, EOFError, Nonsense) as e:
+            raise Broken(self._reason(e, limit)) from e
         except BaseException:       # Ctrl-C in mid-command: the streams are no longer in step
             self.end()
             raise
-        finally:
-            timer.cancel()
 
-    def _send(self, part: Part) -> None:
+    def _send(self, part: Part, end: float) -> None:
         view = memoryview(part)
         while view:
-            view = view[self._to.write(view):]
+            wait(self._to, select.POLLOUT, end)
+            view = view[self._to.write(view) or 0:]
 
-    def _answer(self, most: int) -> tuple[bool, bytearray]:
-        what, _, size = HEAD.unpack(self._receive(HEAD.size))
-        if what not in (0, 1) or size > (MOST_WORDS if what else most):
-            raise ValueError(f"a frame of kind {what} with {size} bytes")
-        return bool(what), self._receive(size)
-
-    def _receive(self, size: int) -> bytearray:
+    def _receive(self, size: int, end: float) -> bytearray:
         body = bytearray(size)
         view = memoryview(body)
         while view:
-            count = self._from.readinto(view)       # type: ignore[attr-defined]    # it is a RawIOBase: bufsize is 0
-            if not count:
+            wait(self._from, select.POLLIN, end)
+            count = self._from.readinto(view)
+            if count == 0:
                 raise EOFError
-            view = view[count:]
+            view = view[count or 0:]
         return body
 
-    def _reason(self, error: Exception, late: bool, limit: float) -> str:
+    def _reason(self, error: Exception, limit: float) -> str:
         """Why it is of no more use. It is gone afterwards."""
-        if isinstance(error, ValueError):
-            self.end()
-            return f"answered nonsense: {error}"
+        if isinstance(error, (Nonsense, TimeoutError)):
+            self._kill()
         try:
             code = self._process.wait(GRACE)
         except subprocess.TimeoutExpired:
             code = 0        # it has closed its output, and lives on
         words = self._last_words()
         self.end()
-        if late or code == -signal.SIGALRM:
+        if isinstance(error, Nonsense):
+            return f"answered nonsense: {error}"
+        if isinstance(error, TimeoutError) or code == -signal.SIGALRM:
             return f"did not answer within {limit:g} s{words}"
         return f"died with {signal.Signals(-code).name if code < 0 else f'status {code}'}{words}"
 
@@ -147,3 +146,18 @@ class Process:
         self._process.wait()
         for stream in (self._to, self._from, self._errors):
             stream.close()
+
+
+def raw(stream: IO[bytes] | None) -> FileIO:
+    """Our end of a pipe, made such that no call blocks; the other end is not touched."""
+    assert isinstance(stream, FileIO)
+    os.set_blocking(stream.fileno(), False)
+    return stream
+
+
+def wait(stream: FileIO, event: int, end: float) -> None:
+    """Returns when the stream is ready or broken. Raises TimeoutError at `end`."""
+    poll = select.poll()
+    poll.register(stream, event)
+    if not poll.poll(max(0.0, 1000 * (end - time.monotonic()))):
+        raise TimeoutError

@@ -320,6 +320,19 @@ def test_a_device_that_ends_in_mid_answer(device: Device) -> None:
         r.read(0, (8,), "uint8")
 
 
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_device_that_falls_silent(device: Device, monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
+    """It neither ends itself in time nor, perhaps, takes what it is sent."""
+    monkeypatch.setattr(runner_process, "GRACE", 0.3)
+    script = (f"import sys, time; sys.stdout.buffer.write({frame(runner_process.GREETING)!r}); sys.stdout.flush()\n"
+              f"{'sys.stdin.buffer.read()' if reads else ''}\ntime.sleep(60)")
+    with LocalRunner(device, command=(sys.executable, "-c", script), limit=1.0) as r:
+        start = time.monotonic()
+        with pytest.raises(RunnerDied, match="did not answer within 1 s"):
+            r.write(0, np.zeros(1 << 20, "u1"))
+        assert time.monotonic() - start < 4
+
+
 def test_no_frame_crashes_the_program(device: Device) -> None:
     """Random commands that are cut, lengthened and changed. (Not `allocate`, which takes what it is told to, nor `load`.)"""
     rng = random.Random(3)
