@@ -14,9 +14,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..schedules.records import RecordsError
 from ..targets.cpu import loader, manifest, profile
 from ..targets.cpu.errors import TargetError, ToolchainError
-from . import api, importer, ui
+from . import api, cli_records, importer, ui
 from .arrays import read_input, save_outputs, top
 from .compare import compare as compare_layers
 from .errors import BuildError, BurnishError
@@ -28,6 +29,7 @@ from .shapes import parse_shapes
 app = typer.Typer(name="burnish", add_completion=False, rich_markup_mode="markdown",
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Compiles a trained ONNX model into a small, self-contained, tuned library.")
+app.add_typer(cli_records.app)
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX model.", show_default=False)]
 ArtifactDir = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder that `compile` wrote.", show_default=False)]
@@ -205,7 +207,7 @@ def run_app(arguments: list[str]) -> None:
         with warnings.catch_warnings():     # numpy's, of odd constants that passes fold
             warnings.simplefilter("ignore", RuntimeWarning)
             app(arguments or ["--help"], standalone_mode=False)
-    except (BurnishError, TargetError) as e:
+    except (BurnishError, TargetError, RecordsError) as e:
         ui.fail(BuildError(str(e)) if isinstance(e, ToolchainError) else e, as_json)
     except (typer.Abort, KeyboardInterrupt):
         ui.complain("interrupted")
@@ -220,7 +222,7 @@ def run_app(arguments: list[str]) -> None:
     except Exception as e:
         if hasattr(e, "format_message"):        # a usage error of click's
             context = getattr(e, "ctx", None)
-            verb = f" {context.info_name}" if context and context.parent else ""
+            verb = f" {' '.join(context.command_path.split()[1:])}" if context and context.parent else ""
             ui.fail(BurnishError(f"{e.format_message()} See burnish{verb} --help."), as_json)
         ui.fail(BuildError(unexpected(e)), as_json)
 
