@@ -45,6 +45,7 @@ class LocalRunner:
         return Process(self._words, self._cpu, self._limit)
 
     def load(self, objects: Sequence[bytes]) -> None:
+        """Raises ToolchainError where they cannot be linked: a symbol comes twice, or what came is no object file."""
         self._ask(LOAD, toolchain.kernel_library(objects))
 
     def allocate(self, size: int) -> None:

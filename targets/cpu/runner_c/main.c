@@ -154,7 +154,8 @@ static const char *fetch(runner *r, reader *body) {
     if (!inside(r, offset, size))
         return outside(r, offset, size);
     answer(0, size);
-    fwrite(r->memory + offset, 1, (size_t)size, stdout);
+    if (size)
+        fwrite(r->memory + offset, 1, (size_t)size, stdout);
     return NULL;
 }
 
@@ -207,7 +208,7 @@ static const char *obey(runner *r, uint32_t command, reader *body) {
  * mathematics that a kernel may call: its library is linked to nothing, so it finds what we have loaded. */
 static void prepare(void) {
     static char stack[1 << 16];
-    static const int deadly[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGALRM};
+    static const int deadly[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGALRM};
     struct rlimit none = {0, 0}, files;
     dlopen("libm.so.6", RTLD_NOW | RTLD_GLOBAL);
     setrlimit(RLIMIT_CORE, &none);

@@ -118,7 +118,8 @@ static void answer_samples(const step *steps, uint32_t count) {
     for (uint32_t n = 0; n < count; n++)
         for (const alternative *a = steps[n].all; a < steps[n].all + steps[n].count; a++) {
             fwrite(&a->count, 8, 1, stdout);
-            fwrite(a->samples, 8, (size_t)a->count, stdout);
+            if (a->count)
+                fwrite(a->samples, 8, (size_t)a->count, stdout);
         }
 }
 
