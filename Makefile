@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/zoo.installed
 	$(BIN)/python -m burnish.tools.demo
 
-test: .venv/dev.installed .venv/qemu.installed
+test: .venv/dev.installed .venv/qemu.installed .venv/postgres.installed
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -22,6 +22,12 @@ bench: .venv/bench.installed
 # The emulator that runs ARM64 artifacts; without it, and without the right to install it, those tests are skipped.
 .venv/qemu.installed: .venv/dev.installed
 	command -v qemu-aarch64 >/dev/null || (apt-get update -qq && apt-get install -y -qq qemu-user) || echo "no qemu-user"
+	touch $@
+
+# The server that the tests of shared records start; likewise.
+.venv/postgres.installed: .venv/dev.installed
+	command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
+	  || (apt-get update -qq && apt-get install -y -qq postgresql) || echo "no postgresql"
 	touch $@
 
 .venv/%.installed: pyproject.toml
