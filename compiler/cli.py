@@ -17,7 +17,7 @@ import typer
 from ..schedules.records import RecordsError
 from ..targets.cpu import loader, manifest, profile
 from ..targets.cpu.errors import TargetError, ToolchainError
-from . import api, cli_records, importer, ui
+from . import api, cli_records, cli_worker, importer, ui
 from .arrays import read_input, save_outputs, top
 from .compare import compare as compare_layers
 from .errors import BuildError, BurnishError
@@ -30,6 +30,7 @@ app = typer.Typer(name="burnish", add_completion=False, rich_markup_mode="markdo
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Compiles a trained ONNX model into a small, self-contained, tuned library.")
 app.add_typer(cli_records.app)
+app.command(epilog="Example: `burnish worker tcp://192.168.0.7:8786`")(cli_worker.worker)
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX model.", show_default=False)]
 ArtifactDir = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder that `compile` wrote.", show_default=False)]

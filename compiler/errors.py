@@ -29,6 +29,10 @@ class TuningRefused(BurnishError):
     """Tuning was asked for where nothing can be measured."""
 
 
+class FarmError(BurnishError):
+    """A farm cannot be reached, or has nobody that can measure."""
+
+
 class VerificationError(BurnishError):
     """The artifact's output differs from onnxruntime's."""
 
