@@ -2,7 +2,7 @@
 
 A tile is m x m outputs. A block of tiles is transformed to V; then, per panel group of output channels, (m+2)^2 small matrix
 products give M, and the output transform with the epilogue empties it. All of it stays in L2, and the transformed weights U are
-laid out as they are read. They are four (or 1.8) times as large as the weights, so that they are made when a model is loaded.
+laid out as they are read. U is four (m = 2: 1.8) times as large as the weights, and so made when a model is loaded.
 
     V [E][block * C + pad]   M [E][block * group + pad]   U [ceil(OC/group)][E][panels][C][NR]
 
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..device import Device
-from ..expr import indices, load, var
+from ..expr import indices, load
 from ..space import Knobs, Space
 from ..task import Buffer, Store, Task
 from ..template import Pack, Template
@@ -39,12 +39,14 @@ INPUT, OUTPUT = {2: 60, 4: 250}, {2: 40, 4: 200}     # of a tile's transform for
 STREAM = 1 / 7          # of a byte of weights that a block has not met before, in multiply-adds (Zen 5, from L3 or prefetched)
 UNASKED = {False: 1 / 6, True: 1 / 2}   # the same without prefetching, from L3 and from memory
 CALL = 20               # of entering a loop nest
+RUN = 256               # columns of W that are transformed at a time: nine such rows stay in L1
 ROOM = 1.25             # of L2, that V and M may fill: less than all of it is in use at a time
 
 
 @dataclass(frozen=True)
 class Form:
-    """What follows from a shape and a choice of knobs. Sizes in elements."""
+    """What follows from a shape and a choice of knobs. Sizes in elements. apart: from a pixel of X to the next, more than there
+    are channels where X is a part of them."""
 
     s: Shape
     m: int
@@ -52,11 +54,13 @@ class Form:
     vectors: int
     panels: int
     fill: int
+    apart: int
     device: Device
 
     @classmethod
     def of(cls, task: Task, k: Knobs, device: Device) -> Form:
-        return cls(Shape.of(task), k.m, k.rows, k.vectors, k.panels, k.fill, device)
+        apart = task.buffers[task.params["x"]].shape[-1]
+        return cls(Shape.of(task), k.m, k.rows, k.vectors, k.panels, k.fill, apart, device)
 
     @property
     def points(self) -> int:
@@ -260,15 +264,16 @@ def grouped(w: np.ndarray, f: Form) -> np.ndarray:
 
 
 def transforming(f: Form) -> Task:
-    """The product that makes U of what `grouped` gives: U[g] = (G x G) W[g]."""
+    """What makes U of what `grouped` gives: U[g] = (G x G) W[g]. Some columns of W stay in L1 for all points, so that W
+    comes from memory once and U is written in runs of whole cache lines."""
     n, lead = f.panels * f.s.ic * f.width, up(f.points * 9, rt.LINE) * rt.LINE
-    i0, i1, i2 = index = indices(3)
-    k = var("r0")
-    return Task("gemm", (Buffer((lead + f.groups * 9 * n,), "float32", "input"),
-                         Buffer((f.groups, f.points, n), "float32", "output")),
-                (Store(1, (f.groups, f.points, n), index, var("acc", "float32")),),
-                {"batch": f.groups, "m": f.points, "n": n, "k": 9},
-                {"x": load(0, (i1 * 9 + k,), "float32"), "w": load(0, ((i0 * 9 + k) * n + (i2 + lead),), "float32")})
+    run = f.width * max(d for d in range(1, max(1, RUN // f.width) + 1) if n // f.width % d == 0)
+    i0, i1, i2, i3 = indices(4)
+    column = i1 * run + i3
+    products = [load(0, (i2 * 9 + k,), "float32") * load(0, ((i0 * 9 + k) * n + (column + lead),), "float32") for k in range(9)]
+    shape = (f.groups, f.points, n)
+    return Task("generic", (Buffer((lead + f.groups * 9 * n,), "float32", "input"), Buffer(shape, "float32", "output")),
+                (Store(1, (f.groups, n // run, f.points, run), (i0, i2, column), sum(products[1:], products[0])),))
 
 
 def _place(f: Form, tile: PrimExpr) -> tuple[PrimExpr, PrimExpr, PrimExpr]:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from burnish.schedules.candidate import default
 from burnish.schedules.device import Device
 from burnish.schedules.space import Knobs
 from burnish.schedules.task import Task
@@ -70,8 +71,9 @@ class Built:
         return call(self, self.arguments(arrays), list(ranges or [(0, self.tiles)]))
 
     def arguments(self, arrays: Mapping[int, np.ndarray]) -> list[np.ndarray]:
-        """The kernel's buffers as flat arrays, constants packed, outputs and scratch to be allocated."""
+        """The kernel's buffers as flat arrays, constants packed and prepared, outputs and scratch to be allocated."""
         packs = self.template.pack(self.task, self.knobs, self.device)
+        prepare = self.template.prepare(self.task, self.knobs, self.device)
         given = []
         for n, b in enumerate(self.task.buffers):
             if b.role == "output":
@@ -80,9 +82,18 @@ class Built:
             a = np.asarray(arrays[n], order="C")
             assert a.shape == b.shape and a.dtype == b.dtype, f"buffer {n} is {b}, given {a.dtype}{a.shape}"
             given.append(np.ascontiguousarray(packs[n](a)) if n in packs else a)
+            if n in prepare:
+                given[n] = self.prepared(prepare[n], given[n])
         if scratch := self.template.scratch(self.task, self.knobs, self.device):
             given.append(np.full(scratch, FILL, "u1"))
         return given
+
+    def prepared(self, task: Task, shipped: np.ndarray) -> np.ndarray:
+        """What the task makes of the constant that is shipped."""
+        made = default(task, self.device)
+        assert made is not None
+        (result,) = run(made.maker, task, {0: shipped}, self.device, made.knobs)
+        return result
 
     def outputs(self, memory: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [memory[n].view("u1").reshape(-1)[:b.bytes].view(b.dtype).reshape(b.shape).copy()

@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 from burnish.schedules import expr as x
-from burnish.schedules.candidate import options
+from burnish.schedules.candidate import default, options
+from burnish.schedules.features import NAMES
 from burnish.schedules.task import Buffer, Store
 from burnish.schedules.templates.conv import DirectConv
 from burnish.schedules.templates.winograd import Winograd
+from burnish.schedules.templates.winograd_transform import weight_matrix
 
 from .harness import AVX2, NEON, WASM, ZEN5, Built, run
 from .test_conv import INDEX, conv
@@ -72,6 +74,39 @@ def test_devices(device, name):
 def test_builds_for_aarch64():
     task, _, _ = case(*CASES["odd"])
     assert Built(Winograd(), task, NEON).path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_input_that_is_part_of_more_channels(m):
+    """X is channels 0 … 19 of 25."""
+    task, arrays, want = case(1, 9, 10, 20, 24)
+    whole = RNG.standard_normal((1, 9, 10, 25)).astype("f4")
+    whole[..., :20] = arrays[0]
+    task = dataclasses.replace(task, buffers=(Buffer(whole.shape, "float32", "input"), *task.buffers[1:]))
+    (got,) = run(Winograd(), task, arrays | {0: whole}, knobs=pick(task, ZEN5, m=m))
+    close(got, want)
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_transformed_weights(m):
+    """U against float64, of weights that do not fill whole groups of channels."""
+    task, arrays, _ = case(1, 8, 8, 33, 50)
+    knobs = pick(task, ZEN5, m=m, vectors=2, panels=1)
+    shipped = Winograd().pack(task, knobs, ZEN5)[1](arrays[1])
+    (make,) = Winograd().prepare(task, knobs, ZEN5).values()
+    made = default(make, ZEN5)
+    (u,) = run(made.maker, make, {0: shipped}, ZEN5, made.knobs, cuts=(1,))
+    g = weight_matrix(m)
+    want = np.einsum("ir,js,rsco->ijco", g, g, arrays[1][0].astype("f8")).reshape((m + 2)**2, 33, 50)
+    want = np.pad(want, ((0, 0), (0, 0), (0, 14))).reshape(-1, 33, 2, 32).transpose(2, 0, 1, 3)
+    np.testing.assert_allclose(u.reshape(want.shape), want, rtol=0, atol=3e-7 * np.abs(want).max())
+    assert shipped.nbytes < 1.4 * arrays[1].nbytes < u.nbytes
+
+
+def test_features_are_known():
+    task, _, _ = case(*CASES["odd"])
+    knobs = Winograd().default(task, ZEN5)
+    assert Winograd().features(task, knobs, ZEN5).keys() <= set(NAMES)
 
 
 def test_random_candidates():
