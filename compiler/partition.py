@@ -4,7 +4,8 @@ Three sweeps over the graph, each simple, in this order:
   1. every anchor takes the pointwise nodes behind it (epilogue), across diamonds that close again;
   2. every anchor takes the nodes in front that only its group reads (prologue), where that repeats no work;
   3. what is left is gathered in the same way into generic groups, each around a Concat or its last node.
-Views (Reshape …) that no group took cost nothing: their output is their input's memory under another shape.
+Views (Reshape …) that no group took cost nothing: their output is their input's memory under another shape. Slices that none
+took, and a Concat of what kernels make, cost nothing where the kernels can work on parts of a larger value (`placement`).
 
 A node joins a group only if nothing outside reads what it makes, unless it is the group's last node. So a group is left only
 through its last node, a path out of it never comes back, and the places of the last nodes order the groups.
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from .graph import GraphView, used_values
 from .lower.registry import LOWERINGS, Kind, Lowering, shape_of
+from .placement import Part, Places, Region, region
 
 EPILOGUE_LIMIT = 32     # nodes: longer chains are generic groups of their own
 EXPENSIVE = frozenset({"Exp", "Log", "Erf", "Tanh", "Sigmoid", "Gelu", "Softplus", "Mish", "Pow", "Sqrt", "Div", "Elu", "Swish",
@@ -33,11 +35,13 @@ BLOWUP = 8              # elements of one node that one element of a kernel's re
 
 @dataclass(frozen=True)
 class FusedGroup:
-    """Nodes that become one kernel, in topological order. root: the anchor; without one, the Concat or else the last node."""
+    """Nodes that become one kernel, in topological order. root: the anchor; without one, the Concat or else the last node.
+    done: inputs of a Concat that are made where it puts them, by number among those that are not empty: the kernel skips them."""
 
     nodes: tuple[ir.Node, ...]
     root: ir.Node
     outputs: tuple[ir.Value, ...]
+    done: frozenset[int] = frozenset()
 
     @property
     def inputs(self) -> tuple[ir.Value, ...]:
@@ -50,15 +54,17 @@ class FusedGroup:
 
 @dataclass(frozen=True)
 class Partition:
-    """groups in an order in which they can run; aliases: value -> the value whose memory it shares."""
+    """groups in an order in which they can run; aliases: value -> the value whose memory it shares; parts: value -> where in
+    another it lies."""
 
     groups: tuple[FusedGroup, ...]
     aliases: dict[ir.Value, ir.Value]
+    parts: dict[ir.Value, Part] = field(default_factory=dict)
 
-    def root(self, value: ir.Value) -> ir.Value:
-        while value in self.aliases:
-            value = self.aliases[value]
-        return value
+    def region(self, value: ir.Value) -> Region:
+        found = region(value, self.aliases, self.parts)
+        assert found is not None, f"{value.name} was placed where it cannot lie"
+        return found
 
 
 def lowering_of(node: ir.Node) -> Lowering:
@@ -111,7 +117,7 @@ class _Partitioner:
             self._release(group)
         self.groups.sort(key=lambda g: self.view.place[g.last])
         aliases = {n.outputs[0]: next(used_values(n)) for n in self.view.nodes if n not in self.taken}
-        return Partition(tuple(self._finished(g) for g in self.groups), aliases)
+        return self._placed([self._finished(g) for g in self.groups], aliases)
 
     def _start(self, root: ir.Node) -> _Growing:
         group = _Growing(root)
@@ -130,6 +136,23 @@ class _Partitioner:
         nodes = tuple(sorted(group.nodes, key=self.view.place.__getitem__))
         outputs = tuple(o for o in group.last.outputs if self.view.is_used(o))
         return FusedGroup(nodes, group.root, outputs)
+
+    def _placed(self, groups: Sequence[FusedGroup], aliases: dict[ir.Value, ir.Value]) -> Partition:
+        """The partition without the groups that only move values which can lie where they are wanted."""
+        readers: dict[ir.Value, list[ir.Node]] = {}
+        for n in (n for g in groups for n in g.nodes):
+            for v in used_values(n):
+                readers.setdefault(v, []).append(n)
+        made = frozenset(v for g in groups for v in g.outputs)
+        places = Places(aliases, readers, made, frozenset(self.view.outputs))
+        groups = [g for g in groups if len(g.nodes) > 1 or not places.slice(g.root)]
+        kept: list[FusedGroup] = []
+        for g in reversed(groups):      # a Concat within another finds its place first
+            if g.root.op_type == "Concat" and g.outputs == tuple(g.root.outputs):
+                g = replace(g, done=places.concat(g.root))
+            if len(g.done) < sum(size_of(v) > 0 for v in used_values(g.root)) or not g.done:
+                kept.append(g)
+        return Partition(tuple(reversed(kept)), places.aliases, places.parts)
 
     # ---- epilogue
 

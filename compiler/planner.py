@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +17,7 @@ from ..schedules.template import Template
 from ..targets.plan import ALIGNMENT, Launch, Place, Plan, Signature
 from .lower.group import LoweredGroup
 from .lower.registry import dtype_of, shape_of
+from .placement import Region
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ def places(model: ir.Model, lowered: Sequence[LoweredGroup]) -> tuple[dict[ir.Va
     deaths: dict[ir.Value, int] = {}
     for step, low in enumerate(lowered):
         for b in low.bindings:
-            if isinstance(b, ir.Value) and b not in inputs and b not in outputs:
-                births.setdefault(b, step)
-                deaths[b] = step
+            if isinstance(b, Region) and b.root not in inputs and b.root not in outputs:
+                births.setdefault(b.root, step)
+                deaths[b.root] = step
     live = list(births)
     offsets, arena = place_buffers([up(bytes_of(v)) for v in live], list(births.values()), [deaths[v] for v in live])
     place_of = {v: Place("arena", o) for v, o in zip(live, offsets, strict=True)}
@@ -105,13 +106,13 @@ def plan(name: str, model: ir.Model, lowered: Sequence[LoweredGroup], choices: M
     for low in lowered:
         c = choices[low.task.key]
         packs = c.template.pack(low.task, c.knobs, device)
-        args = tuple(place_of[b] if isinstance(b, ir.Value) else Place("weights", weights.add(packs[n](b) if n in packs else b))
-                     for n, b in enumerate(low.bindings))
+        args = tuple(replace(place_of[b.root], start=b.start) if isinstance(b, Region)
+                     else Place("weights", weights.add(packs[n](b) if n in packs else b)) for n, b in enumerate(low.bindings))
         launches.append(Launch(
             kernel=c.symbol, args=args, tiles=c.template.tiles(low.task, c.knobs, device),
             scratch=c.template.scratch(low.task, c.knobs, device),
             nodes=tuple(f"{n.op_type} {n.name}" for n in low.group.nodes), flops=flops(low.task),
-            bytes=sum(b.bytes for b in low.task.buffers)))
+            bytes=sum(b.nbytes for b in low.bindings)))
     result = Plan(
         name=name, inputs=tuple(map(signature, model.graph.inputs)), outputs=tuple(map(signature, model.graph.outputs)),
         launches=tuple(launches), arena=arena, scratch=max((up(x.scratch) for x in launches), default=0), weights=weights.size)

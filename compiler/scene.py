@@ -20,6 +20,7 @@ def scene_of(lowered: Lowered, inputs: Mapping[str, np.ndarray]) -> Scene:
     offsets: dict[ir.Value, int] = {}
     for v in dict.fromkeys((*graph.inputs, *graph.outputs)):
         offsets[v], size = size, size + up(bytes_of(v))
-    steps = tuple(Step(g.task, tuple(b if isinstance(b, np.ndarray) else offsets.get(b, place_of[b].offset) for b in g.bindings))
+    steps = tuple(Step(g.task, tuple(b if isinstance(b, np.ndarray) else offsets.get(b.root, place_of[b.root].offset) + b.start
+                                     for b in g.bindings))
                   for g in lowered.groups)
     return Scene(size, tuple((offsets[v], inputs[str(v.name)]) for v in graph.inputs), steps)

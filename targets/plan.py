@@ -26,10 +26,12 @@ class Signature:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a kernel's argument lies: `offset` bytes into the arena or the weights, or input or output number `offset`."""
+    """Where a kernel's argument lies: `offset` bytes into the arena or the weights, or input or output number `offset`; `start`
+    bytes further on where it is part of something larger."""
 
     where: Literal["input", "output", "arena", "weights"]
     offset: int
+    start: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,18 @@ from ...schedules.expr import Expr
 from ...schedules.task import Buffer, Role, Store, Task
 from ..errors import Refusal
 from ..partition import FusedGroup, Partition, lowering_of
+from ..placement import Region
 from .registry import Anchor, Context, Kind, Pieces, Refuse, Result, dtype_of, refusal, shape_of
 from .tensor import Tensor, reindex
 
 
 @dataclass(frozen=True)
 class LoweredGroup:
-    """A task and what its buffers are bound to, in their order: a value of the graph or a constant array."""
+    """A task and what its buffers are bound to, in their order: the place of a value of the graph, or a constant array."""
 
     group: FusedGroup
     task: Task
-    bindings: tuple[ir.Value | np.ndarray, ...]
+    bindings: tuple[Region | np.ndarray, ...]
 
 
 def lower(group: FusedGroup, partition: Partition) -> LoweredGroup | list[Refusal]:
@@ -46,8 +47,8 @@ class _Group:
     def __init__(self, group: FusedGroup, partition: Partition) -> None:
         self.group, self.partition = group, partition
         self.buffers: list[Buffer] = []
-        self.bindings: list[ir.Value | np.ndarray] = []
-        self.known: dict[tuple[int, Role, tuple[int, ...]], int] = {}
+        self.bindings: list[Region | np.ndarray] = []
+        self.known: dict[tuple[int, int, Role, tuple[int, ...]], int] = {}
         self.tensors: dict[ir.Value, Tensor] = {}
         self.refusals: list[Refusal] = []
 
@@ -56,26 +57,29 @@ class _Group:
     def buffer(self, value: ir.Value, shape: tuple[int, ...] | None = None) -> int:
         if value.producer() in self.group.nodes:
             raise ValueError(f"{value.name} is computed inside the group and lies nowhere")
-        value = self.partition.root(value)
-        shape, dtype = shape_of(value) if shape is None else shape, dtype_of(value)
-        if value.const_value is not None:
-            return self._add(value, shape, dtype, "constant", value.const_value.numpy())
-        return self._add(value, shape, dtype, "input", value)
+        place = self.partition.region(value).reshaped(shape_of(value) if shape is None else shape)
+        if place is None:
+            raise ValueError(f"{value.name} does not lie in memory as an array of shape {shape}")
+        return self._add(place, "input" if place.root.const_value is None else "constant")
 
     def weight(self, array: np.ndarray) -> int:
-        return self._add(array, array.shape, str(array.dtype), "constant", array)
+        return self._number((id(array), 0, "constant", array.shape), Buffer(array.shape, str(array.dtype), "constant"), array)
 
     def tensor(self, buffer: int) -> Tensor:
         b = self.buffers[buffer]
         return Tensor(b.shape, b.dtype, lambda index: x.load(buffer, index, b.dtype))
 
-    def _add(self, key: object, shape: tuple[int, ...], dtype: str, role: Role, binding: ir.Value | np.ndarray) -> int:
-        name = (id(key), role, shape)       # the bindings and the graph keep the object, and so its id, alive
-        if name not in self.known:
-            self.known[name] = len(self.buffers)
-            self.buffers.append(Buffer(tuple(shape), dtype, role))
+    def _add(self, place: Region, role: Role) -> int:
+        buffer, root = Buffer(place.memory, dtype_of(place.root), role), place.root
+        known = root.const_value.numpy() if root.const_value is not None else None
+        return self._number((id(root), place.offset, role, place.memory), buffer, place if known is None else known)
+
+    def _number(self, key: tuple[int, int, Role, tuple[int, ...]], buffer: Buffer, binding: Region | np.ndarray) -> int:
+        if key not in self.known:       # the bindings and the graph keep the object, and so its id, alive
+            self.known[key] = len(self.buffers)
+            self.buffers.append(buffer)
             self.bindings.append(binding)
-        return self.known[name]
+        return self.known[key]
 
     # ---- building
 
@@ -98,7 +102,7 @@ class _Group:
         if behind:
             made = [(self.group.outputs[0], self._carried(landing, behind)) for _, landing in made]
         # only now, after every read has claimed its buffer: outputs are the last buffers
-        stores = tuple(Store(self._add(v, shape_of(v), dtype_of(v), "output", v), x.space, x.index, x.value) for v, x in made)
+        stores = tuple(Store(self._add(self.partition.region(v), "output"), x.space, x.index, x.value) for v, x in made)
         if not isinstance(result, Anchor):
             return Task("generic", tuple(self.buffers), stores)
         if result.family == "rows":
@@ -122,10 +126,11 @@ class _Group:
                 yield v, _Landing(result.space, o.index, o.value)
         elif isinstance(result, Pieces):
             start = 0
-            for part in result.parts:
+            for n, part in enumerate(result.parts):
                 i = x.indices(len(part.shape))
                 index = tuple(x.add(e, start) if axis == result.axis else e for axis, e in enumerate(i))
-                yield outputs[0], _Landing(part.shape, index, part.at(i))
+                if n not in self.group.done:
+                    yield outputs[0], _Landing(part.shape, index, part.at(i))
                 start += part.shape[result.axis]
         else:
             for v, t in zip(outputs, [result] if isinstance(result, Tensor) else result, strict=False):

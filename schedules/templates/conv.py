@@ -30,7 +30,8 @@ PrimExpr = Any
 
 @dataclass(frozen=True)
 class Shape:
-    """The parameters of a convolution (ic, oc per group), and what follows from them."""
+    """The parameters of a convolution (ic, oc per group), and what follows from them. apart: floats from a pixel of X to the
+    next, more than there are channels where X is a part of them."""
 
     n: int
     ih: int
@@ -48,17 +49,19 @@ class Shape:
     dw: int
     pt: int
     pl: int
+    apart: int
 
     @classmethod
     def of(cls, task: Task) -> Shape:
-        return cls(**{name: task.params[name] for name in cls.__dataclass_fields__})
+        params = {name: task.params[name] for name in cls.__dataclass_fields__ if name != "apart"}
+        return cls(**params, apart=task.buffers[task.params["x"]].shape[-1])
 
     @cached_property
     def flat(self) -> Shape:
         """The same work on one long row of pixels, where it is the same."""
         if self.kh == self.kw == self.sh == self.sw == 1 and (self.pt, self.pl, self.ih, self.iw) == (0, 0, self.oh, self.ow):
             pixels = self.n * self.oh * self.ow
-            return Shape(1, 1, pixels, self.ic, 1, pixels, self.oc, self.groups, 1, 1, 1, 1, 1, 1, 0, 0)
+            return Shape(1, 1, pixels, self.ic, 1, pixels, self.oc, self.groups, 1, 1, 1, 1, 1, 1, 0, 0, self.apart)
         return self
 
     @property
@@ -82,9 +85,14 @@ class Shape:
         return (self.pt, self.pl) != (0, 0) or self.rows_in(self.oh) > self.ih or self.columns_in > self.iw
 
     @property
+    def pixel(self) -> int:
+        """Floats from a pixel to the next where the taps are read: a copy has no gaps."""
+        return self.channels if self.padded else self.apart
+
+    @property
     def merged(self) -> bool:
         """Are the taps of a row contiguous in memory?"""
-        return self.groups == 1 and (self.dw == 1 or self.kw == 1)
+        return self.groups == 1 and (self.kw == 1 or (self.dw == 1 and self.pixel == self.ic))
 
 
 class DirectConv(Template):
@@ -127,7 +135,7 @@ class DirectConv(Template):
         x_bytes, w_bytes, l2 = _touched(s, rows), s.groups * s.reduction * s.oc * 4, device.l2_kib * 1024
         total = 0.0
         for v in panels:
-            step = rt.step_cost(pixels, v, s.reduction * v * device.lanes * 4, s.sw * s.channels * 4, device)
+            step = rt.step_cost(pixels, v, s.reduction * v * device.lanes * 4, s.sw * s.pixel * 4, device)
             total += s.groups * tiles * (s.reduction * step + pixels * v * epilogue + 10 * loops + 20)
         if s.padded:
             total += blocks * x_bytes / 4 / device.lanes * (2 if x_bytes < l2 / 2 else 6)
@@ -145,7 +153,7 @@ class DirectConv(Template):
         rows, wide, l1, l2 = block_rows(s, knobs), up(s.oc, device.lanes), device.l1_kib * 1024, device.l2_kib * 1024
         blocks, pixels, macs = up(s.oh, rows), knobs.wide * knobs.high, s.n * s.oh * s.ow * s.groups * s.oc * s.reduction
         x_bytes = _touched(s, rows)
-        return {**rt.features(pixels, knobs.vectors, s.reduction * knobs.vectors * device.lanes * 4, s.sw * s.channels * 4,
+        return {**rt.features(pixels, knobs.vectors, s.reduction * knobs.vectors * device.lanes * 4, s.sw * s.pixel * 4,
                               s.reduction, task.stores, device),
                 "macs": macs, "tiles": self.tiles(task, knobs, device), "blocks": blocks, "high": knobs.high,
                 "waste_rows": blocks * up(rows, knobs.high) * up(s.ow, knobs.wide) * pixels / (s.oh * s.ow),
@@ -188,14 +196,14 @@ class DirectConv(Template):
                         copy_rows(s, source, kernel.scratch, n, first, rows, device.lanes)
                     x, pitch, corner = kernel.scratch, s.columns_in * s.channels, T.Bind(g * s.ic)
                 else:
-                    x, pitch = source, s.iw * s.channels
+                    x, pitch = source, s.iw * s.pixel
                     corner = T.Bind((n * s.ih + first * s.sh) * pitch + g * s.ic)
 
                 def panel(columns: int) -> None:
                     with T.serial(0, up(rows, knobs.high)) as ty, T.serial(0, up(s.ow, knobs.wide)) as tx:
                         y = T.Bind(T.min(ty * knobs.high, rows - knobs.high))
                         column = T.Bind(T.min(tx * knobs.wide, s.ow - knobs.wide))
-                        at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.channels))
+                        at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.pixel))
                         tile = rt.Tile(kernel, stores, knobs.wide * knobs.high, columns, device.lanes)
                         _reduce(s, knobs, device, tile, x, at, pitch, weights, T.Bind(gq * s.reduction * width))
                         tile.finish(lambda r: {"i0": n, "i1": first + y + r // knobs.wide, "i2": column + r % knobs.wide},
@@ -231,7 +239,8 @@ def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, 
     from ..tir import T, ld, splat, st
 
     left = min(s.pl, s.columns_in) * s.channels
-    middle = max(0, min(s.iw, s.columns_in - s.pl)) * s.channels
+    columns = max(0, min(s.iw, s.columns_in - s.pl))
+    middle = columns * s.channels
     whole = s.columns_in * s.channels
 
     def zeros(at: PrimExpr, count: int) -> None:
@@ -242,8 +251,13 @@ def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, 
         with T.If(T.And(y >= 0, y < s.ih)):
             with T.Then():
                 zeros(r * whole, left)
-                start = T.Bind((n * s.ih + y) * (s.iw * s.channels))
-                rt.over(middle, lanes, lambda o, n: st(target, r * whole + left + o, ld(source, start + o, n), n))
+                start = T.Bind((n * s.ih + y) * (s.iw * s.apart))
+                if s.apart == s.channels:
+                    rt.over(middle, lanes, lambda o, n: st(target, r * whole + left + o, ld(source, start + o, n), n))
+                else:
+                    with T.serial(0, columns) as c:
+                        rt.over(s.channels, lanes, lambda o, n: st(
+                            target, r * whole + left + c * s.channels + o, ld(source, start + c * s.apart + o, n), n))
                 zeros(r * whole + left + middle, whole - left - middle)
             with T.Else():
                 zeros(r * whole, whole)
@@ -257,7 +271,7 @@ def _reduce(s: Shape, knobs: Knobs, device: Device, tile: rt.Tile, x: Any, at: P
     width = knobs.vectors * device.lanes
 
     def pixel(r: int) -> int:
-        return r // knobs.wide * s.sh * pitch + r % knobs.wide * s.sw * s.channels
+        return r // knobs.wide * s.sh * pitch + r % knobs.wide * s.sw * s.pixel
 
     def step(tap: PrimExpr, k: PrimExpr) -> None:
         """tap: offset in x; k: number of the step."""
@@ -274,4 +288,4 @@ def _reduce(s: Shape, knobs: Knobs, device: Device, tile: rt.Tile, x: Any, at: P
                 step(row + c, ky * (s.kw * s.ic) + c)
         else:
             with T.serial(0, s.kw) as kx, T.serial(0, s.ic) as c:
-                step(row + kx * (s.dw * s.channels) + c, (ky * s.kw + kx) * s.ic + c)
+                step(row + kx * (s.dw * s.pixel) + c, (ky * s.kw + kx) * s.ic + c)

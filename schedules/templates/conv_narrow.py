@@ -76,11 +76,11 @@ class NarrowConv(DirectConv):
                     copy_rows(s, source, kernel.scratch, n, first, rows, device.lanes)
                     x, pitch, corner = kernel.scratch, s.columns_in * s.channels, T.int32(0)
                 else:
-                    x, pitch = source, s.iw * s.channels
+                    x, pitch = source, s.iw * s.pixel
                     corner = T.Bind((n * s.ih + first * s.sh) * pitch)
                 with T.serial(0, rows) as y, T.serial(0, up(s.ow, knobs.wide)) as tx:
                     column = T.Bind(T.min(tx * knobs.wide, s.ow - knobs.wide))
-                    at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.channels))
+                    at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.pixel))
                     sums = _sums(s, knobs.wide, device.lanes, x, at, pitch, weights)
                     for p in range(knobs.wide):
                         pixel = {"i0": n, "i1": first + y, "i2": column + p}
@@ -107,7 +107,7 @@ def _sums(s: Shape, wide: int, lanes: int, x: Any, at: PrimExpr, pitch: int, w: 
         for p in range(wide):
             for o in range(s.oc):
                 a = (p * s.oc + o) * lanes
-                step = ld(x, tap + p * (s.sw * s.channels), lanes) * ld(w, o * s.reduction + k, lanes)
+                step = ld(x, tap + p * (s.sw * s.pixel), lanes) * ld(w, o * s.reduction + k, lanes)
                 st(acc, a, ld(acc, a, lanes) + step, lanes)
     while lanes > 1:        # halves are added to halves
         lanes //= 2

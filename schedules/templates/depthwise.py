@@ -30,6 +30,8 @@ UNROLLED = 320      # multiply-adds of a row of taps of one tile, up to which th
 
 @dataclass(frozen=True)
 class Shape:
+    """apart: floats from a pixel of X to the next, more than there are channels where X is a part of them."""
+
     n: int
     ih: int
     iw: int
@@ -44,10 +46,12 @@ class Shape:
     dw: int
     pt: int
     pl: int
+    apart: int
 
     @classmethod
     def of(cls, task: Task) -> Shape:
-        return cls(**{name: task.params[name] for name in cls.__dataclass_fields__})
+        params = {name: task.params[name] for name in cls.__dataclass_fields__ if name != "apart"}
+        return cls(**params, apart=task.buffers[task.params["x"]].shape[-1])
 
     def inside(self, x: int, kx: int) -> bool:
         return 0 <= x * self.sw - self.pl + kx * self.dw < self.iw
@@ -110,7 +114,7 @@ class Depthwise(Template):
         columns = min((knobs.wide - 1) * s.sw + (s.kw - 1) * s.dw + 1, knobs.wide * s.kw)
         blocks, adds = up(s.oh, rows), knobs.wide * s.kw
         taps = s.kh * s.kw
-        return {**rt.features(knobs.wide, knobs.vectors, taps * width * 4, s.sw * s.c * 4, taps, task.stores, device),
+        return {**rt.features(knobs.wide, knobs.vectors, taps * width * 4, s.sw * s.apart * 4, taps, task.stores, device),
                 "registers": _registers(s, knobs.wide, knobs.vectors, knobs.edges) / device.vector_registers,
                 "macs_per_load": adds / (columns + s.kw if peeled else adds + s.kw), "unrolled": adds * knobs.vectors,
                 "macs": s.n * s.oh * s.ow * s.c * taps, "tiles": self.tiles(task, knobs, device), "blocks": blocks,
@@ -179,7 +183,7 @@ class _Row:
         self.x, self.w = (kernel.arrays[task.params[name]] for name in ("x", "w"))
         self.stores = rt.plain(task, {"i0": s.n, "i1": s.oh, "i2": s.ow, "i3": s.c})
         self.low, self.taps = bounds(y * s.sh - s.pt, s.ih, s.kh, s.dh)
-        self.corner = T.Bind((n * s.ih + y * s.sh - s.pt) * (s.iw * s.c) + channel)
+        self.corner = T.Bind((n * s.ih + y * s.sh - s.pt) * (s.iw * s.apart) + channel)
 
     def emit(self) -> None:
         from ..tir import T
@@ -217,7 +221,7 @@ class _Row:
                     reads[p * s.sw + kx * s.dw].append((p, kx))
 
         def multiply(column: PrimExpr, ky: PrimExpr, uses: list[tuple[int, PrimExpr]]) -> None:
-            at = self.corner + ky * (s.dh * s.iw * s.c) + (x0 * s.sw - s.pl + column) * s.c
+            at = self.corner + ky * (s.dh * s.iw * s.apart) + (x0 * s.sw - s.pl + column) * s.apart
             for v in range(tile.vectors):
                 for p, kx in uses:
                     a = p * tile.pitch + v * lanes
@@ -244,7 +248,7 @@ class _Row:
         low, count = bounds(x * s.sw - s.pl, s.iw, s.kw, s.dw)
         with T.serial(0, self.taps) as t, T.serial(0, count) as u:
             ky, kx = T.Bind(self.low + t), T.Bind(low + u)
-            at = T.Bind(self.corner + ky * (s.dh * s.iw * s.c) + (x * s.sw - s.pl + kx * s.dw) * s.c)
+            at = T.Bind(self.corner + ky * (s.dh * s.iw * s.apart) + (x * s.sw - s.pl + kx * s.dw) * s.apart)
             for a in range(0, tile.pitch, lanes):
                 w = ld(self.w, (ky * s.kw + kx) * s.c + self.channel + a, lanes)
                 st(tile.acc, a, ld(tile.acc, a, lanes) + ld(self.x, at + a, lanes) * w, lanes)

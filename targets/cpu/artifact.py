@@ -148,7 +148,8 @@ def describe(plan: Plan, kernels: Sequence[KernelCode], device: Device, files: M
         kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=code_bytes(k), template=k.template, knobs=dict(k.knobs),
                                       task=k.task) for k in kernels),
         launches=tuple(manifest.Launch(kernel=x.kernel, nodes=x.nodes, tiles=x.tiles, scratch=x.scratch, flops=x.flops,
-                                       bytes=x.bytes, args=tuple((p.where, p.offset) for p in x.args)) for x in plan.launches),
+                                       bytes=x.bytes, args=tuple((p.where, p.offset, p.start) for p in x.args))
+                       for x in plan.launches),
         passes=tuple(passes), tools=dict(sorted({**toolchain.versions(), **tools}.items())),
         info=dict(sorted({**dict(plan.info), **info}.items())),
         files={name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)})

@@ -237,6 +237,17 @@ def check(plan: Plan) -> None:
                 raise ToolchainError(f"{launch.kernel}: no {place.where} at {place.offset}")
             if place.where in ("arena", "weights") and place.offset % ALIGNMENT:
                 raise ToolchainError(f"{launch.kernel}: {place.where} offset {place.offset} is not a multiple of {ALIGNMENT}")
+            if not 0 <= place.start <= room(plan, place):
+                raise ToolchainError(f"{launch.kernel}: {place.where} {place.offset} ends before byte {place.start}")
+
+
+def room(plan: Plan, place: Place) -> int:
+    """Bytes from where the place is counted to the end of what it lies in."""
+    match place.where:
+        case "input": return plan.inputs[place.offset].nbytes
+        case "output": return plan.outputs[place.offset].nbytes
+        case "arena": return plan.arena - place.offset
+        case "weights": return plan.weights - place.offset
 
 
 def kernels(plan: Plan) -> dict[str, tuple[int, bool]]:
@@ -273,7 +284,9 @@ static void launch_{number}(const burnish_memory *m, void *scratch, int32_t begi
 
 
 def place(p: Place) -> str:
-    return f"m->{p.where} + {p.offset}" if p.where in ("arena", "weights") else f"m->{p.where}s[{p.offset}]"
+    if p.where in ("arena", "weights"):
+        return f"m->{p.where} + {p.offset + p.start}"
+    return f"(char *)m->{p.where}s[{p.offset}] + {p.start}" if p.start else f"m->{p.where}s[{p.offset}]"
 
 
 def tensors(name: str, kind: str, them: Iterable[Signature]) -> str:

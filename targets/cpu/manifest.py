@@ -53,7 +53,7 @@ class Launch(_Record):
     scratch: int
     flops: int
     bytes: int
-    args: tuple[tuple[str, int], ...]
+    args: tuple[tuple[str, int, int], ...]
 
 
 class Machine(_Record):

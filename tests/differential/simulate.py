@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from burnish.compiler.driver import Lowered
 from burnish.compiler.lower.registry import Anchor, Output
+from burnish.compiler.placement import Region
 from burnish.compiler.planner import Choice, plan
 from burnish.schedules.device import Device
 from burnish.schedules.space import Knobs, Space
-from burnish.schedules.task import Task
+from burnish.schedules.task import ITEMSIZE, Buffer, Task
 from burnish.schedules.template import Template
 from burnish.targets.plan import Place
 from lower.interpreter import run_anchor
@@ -44,14 +46,24 @@ def run_plan(lowered: Lowered, device: Device, given: Mapping[str, np.ndarray]) 
 
     def memory(place: Place) -> np.ndarray:
         match place.where:
-            case "arena": return arena[place.offset:]
+            case "arena": return arena[place.offset + place.start:]
             case "weights": return weights[place.offset:]
-            case "input": return inputs[place.offset]
-            case _: return outputs[place.offset]
+            case "input": return inputs[place.offset][place.start:]
+            case _: return outputs[place.offset][place.start:]
+
+    def array(place: Place, buffer: Buffer, binding: Region | np.ndarray) -> np.ndarray:
+        """A value that is part of something larger: nothing beside it can be read or stored."""
+        if isinstance(binding, np.ndarray):
+            return memory(place)[:buffer.bytes].view(buffer.dtype).reshape(buffer.shape)
+        raw = memory(place)
+        raw = raw[:len(raw) // ITEMSIZE[buffer.dtype] * ITEMSIZE[buffer.dtype]].view(buffer.dtype)
+        steps = [raw.itemsize * math.prod(buffer.shape[n + 1:]) for n in range(len(buffer.shape))]
+        assert sum((n - 1) * s for n, s in zip(binding.shape, steps, strict=True)) < raw.nbytes or 0 in binding.shape
+        return np.lib.stride_tricks.as_strided(raw, binding.shape, steps)
 
     for launch, low in zip(made.launches, lowered.groups, strict=True):
         task = low.task
-        arrays = [memory(p)[:b.bytes].view(b.dtype).reshape(b.shape) for p, b in zip(launch.args, task.buffers, strict=True)]
+        arrays = [array(*x) for x in zip(launch.args, task.buffers, low.bindings, strict=True)]
         for s in task.stores:
             anchor = Anchor(task.family, s.space, (Output(s.index, s.value),), task.params, task.operands, task.stages)
             run_anchor(anchor, arrays, [arrays[s.buffer]])

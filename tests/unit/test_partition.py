@@ -166,6 +166,6 @@ def test_groups(name):
     assert [v.name for v in parts.aliases] == aliases
     made = set(model.graph.inputs)
     for g in parts.groups:      # in an order in which they can run
-        assert all(parts.root(v) in made or v.const_value is not None for v in g.inputs)
-        made.update(g.outputs)
+        assert all(parts.region(v).root in made or v.const_value is not None for v in g.inputs)
+        made.update(parts.region(v).root for v in g.outputs)
     assert set(model.graph.outputs) <= made

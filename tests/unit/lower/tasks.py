@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx_ir as ir
 from burnish.compiler.lower.group import LoweredGroup, lower
 from burnish.compiler.lower.registry import Anchor, Output, dtype_of, shape_of
 from burnish.compiler.partition import partition
+from burnish.compiler.placement import Region
 
 from .interpreter import run_anchor
 
@@ -25,12 +27,17 @@ def run_tasks(model: ir.Model, given: Mapping[str, np.ndarray]) -> tuple[list[np
         for buffer, binding in zip(task.buffers, lowered.bindings, strict=True):
             if buffer.role == "output":     # filled with what nothing computes, to show what is never stored
                 nothing = np.nan if buffer.dtype.startswith("float") else 77
-                array = values[binding] = np.full(buffer.shape, nothing).astype(buffer.dtype)
-            else:
-                array = (binding if isinstance(binding, np.ndarray) else values[parts.root(binding)]).reshape(buffer.shape)
-            arrays.append(array)
+                values.setdefault(binding.root, np.full(shape_of(binding.root), nothing).astype(buffer.dtype))
+            constant = isinstance(binding, np.ndarray)
+            arrays.append(binding.reshape(buffer.shape) if constant else view(values[binding.root], binding))
         for s in task.stores:
             anchor = Anchor(task.family, s.space, (Output(s.index, s.value),), task.params, task.operands, task.stages)
             run_anchor(anchor, arrays, [arrays[s.buffer]])
         families.add(task.family)
-    return [values[parts.root(v)].reshape(shape_of(v)).astype(dtype_of(v)) for v in model.graph.outputs], families
+    return [view(values[p.root], p).astype(dtype_of(p.root)) for p in map(parts.region, model.graph.outputs)], families
+
+
+def view(array: np.ndarray, place: Region) -> np.ndarray:
+    """What lies there, as an array that can be stored into; nothing can be read beside it."""
+    steps = [array.itemsize * math.prod(place.memory[n + 1:]) for n in range(len(place.memory))]
+    return np.lib.stride_tricks.as_strided(array.reshape(-1)[place.offset:], place.shape, steps)

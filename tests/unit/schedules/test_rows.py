@@ -34,7 +34,7 @@ def lowered(op, *inputs, outputs=1, shape=None, **attributes):
     arrays = {}
     for n, (buffer, b) in enumerate(zip(low.task.buffers, low.bindings, strict=True)):
         if buffer.role != "output":
-            a = b if isinstance(b, np.ndarray) else given[b.name] if b.name in given else b.const_value.numpy()
+            a = b if isinstance(b, np.ndarray) else given[b.root.name]
             arrays[n] = a.reshape(buffer.shape)
     assert low.task.family == "rows"
     return low.task, arrays

@@ -20,9 +20,8 @@ def check(op, *inputs, outputs=1, device=ZEN5, knobs=None, **attributes):
     graph = ir.from_proto(model)
     parts = partition(graph)
     (low,) = (group.lower(g, parts) for g in parts.groups)
-    arrays = {n: given[b.name] if isinstance(b, ir.Value) and b.name in given else b for n, b in enumerate(low.bindings)
+    arrays = {n: b if isinstance(b, np.ndarray) else given[b.root.name] for n, b in enumerate(low.bindings)
               if low.task.buffers[n].role != "output"}
-    arrays = {n: b.const_value.numpy() if isinstance(b, ir.Value) else b for n, b in arrays.items()}
     template = choose(low.task, device)
     space = list(template.space(low.task, device).candidates()) if device is ZEN5 else []
     if device is not ZEN5:
