@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+import xgboost as xgb
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -19,19 +20,20 @@ from .. import models
 from ..schedules import features
 from ..schedules.builder import Builder
 from ..schedules.candidate import Candidate, default, makers, options
-from ..schedules.cost_model import PRETRAINED, CostModel, train
+from ..schedules.cost_model import PRETRAINED, CostModel, Group, train
 from ..schedules.device import Device
 from ..schedules.evaluate import Batch, Evaluator
 from ..schedules.task import Task
 from ..targets.cpu import profile
 from ..targets.cpu.runner import LocalRunner
-from . import workloads
+from . import cost_report, workloads
 from .cost_data import Store
 
 RENEWED = 40        # batches after which builder's and runner's memory is let go
 TIMED = 2.0         # seconds that a batch is timed, at most
 PROFILES = ("native", "x86-64-v3", "x86-64-v2")
 
+MODEL = "cpu.json"
 ROUNDS = 150
 SHAPE: dict[str, float] = {"max_depth": 6, "eta": 0.1}
 
@@ -124,11 +126,28 @@ def collect(on: Annotated[str, typer.Option(help=f"one of {', '.join(PROFILES)}"
 def fit(folder: Annotated[Path, typer.Option(help="of the measurements and the model")] = PRETRAINED) -> None:
     """Trains the model on all measurements and writes it: the same measurements, the same bytes."""
     measured = Store(folder).measured()
-    booster = train([m.group for m in measured], ROUNDS, 1, 0, **SHAPE)
-    path = folder / "cpu.json"
-    path.write_bytes(booster.save_raw("json"))
+    path = folder / MODEL
+    path.write_bytes(boosted([m.group for m in measured]).save_raw("json"))
     console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, from {sum(len(m.group.seconds) for m in measured)} trials of "
                   f"{len(measured)} tasks on {len({m.device.name for m in measured})} devices")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Option(help="of the measurements and the model")] = PRETRAINED,
+           docs: Annotated[Path, typer.Option(help="where cost-model.md and cost-model.png go")] = Path("docs")) -> None:
+    """Trains models without some of the tasks, and says how good their picks are on those."""
+    measured = Store(folder).measured()
+    with console.status("") as status:
+        workload = cost_report.by_workload(measured, lambda g: CostModel(boosted(g)), lambda s: status.update(f"workloads: {s}"))
+        network = cost_report.by_network(measured, lambda g: CostModel(boosted(g)), lambda s: status.update(f"networks: {s}"))
+    text = cost_report.page(measured, workload, network, (folder / MODEL).stat().st_size)
+    (docs / "cost-model.md").write_text(text)
+    cost_report.plot(network, docs / "cost-model.png")
+    console.print(text, markup=False)
+
+
+def boosted(groups: Sequence[Group]) -> xgb.Booster:
+    return train(groups, ROUNDS, 1, 0, **SHAPE)
 
 
 def chosen(task: Task, dev: Device, count: int, tried: set[Candidate], ranker: CostModel | None, again: int,

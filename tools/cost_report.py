@@ -1,0 +1,200 @@
+"""How good the cost model's picks are on what it was not trained on, in numbers, as a page and as a picture.
+
+Regret of a pick: its time over the best time among the measured candidates of its task. Random: its expected value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..schedules.candidate import default
+from ..schedules.cost_model import CostModel, Group
+from ..schedules.features import costs
+from .cost_data import Measured
+
+FEW = 8
+FOLDS = 5
+# Networks that share most of their layers: none of a family is trained on where one of it is tested.
+KIN = (("mobilenetv2", "efficientnet_lite0"), ("resnet18", "resnet50"), ("deit_tiny", "deit_small"), ("ppocr_det", "ppocr_rec"))
+Train = Callable[[Sequence[Group]], CostModel]
+PICKERS = ("random", "default", "cost", "model")
+
+
+@dataclass(frozen=True)
+class Regret:
+    """Of one task: of the first pick, and of the best among the first FEW, by each of PICKERS.
+
+    default: by analytic cost, of the template that the task is made with by default before others; cost: of all templates alike;
+    seconds: of the untuned kernel, times how often the network has it; ratio: best time over the untuned kernel's.
+    """
+
+    family: str
+    device: str
+    first: Mapping[str, float]
+    few: Mapping[str, float]
+    seconds: float
+    ratio: float
+
+
+def regret(m: Measured, model: CostModel, count: int = 1) -> Regret:
+    ratios, candidates = np.array(m.group.seconds), m.group.candidates
+    best = float(ratios.min())
+    known, made = costs(m.task, m.device).of, default(m.task, m.device)
+    cost = [known.get(c, math.inf) for c in candidates]
+    first = made.template if made else ""
+    scores = model.scores(m.task, candidates, m.device)
+    orders = {"model": np.argsort(-scores, kind="stable"), "cost": np.argsort(cost, kind="stable"),
+              "default": np.lexsort((cost, [c.template != first for c in candidates]))}
+    few = {name: float(ratios[order[:FEW]].min()) / best for name, order in orders.items()}
+    return Regret(m.task.family, m.device.name,
+                  {"random": float(ratios.mean()) / best, **{k: float(ratios[order[0]]) / best for k, order in orders.items()}},
+                  {"random": least_of(np.sort(ratios), FEW) / best, **few}, m.baseline * count, best)
+
+
+def least_of(ascending: np.ndarray, count: int) -> float:
+    """Expected value of the least of `count` that are drawn without putting back."""
+    n = len(ascending)
+    if count >= n:
+        return float(ascending[0])
+    return float(sum(v * math.comb(n - 1 - i, count - 1) for i, v in enumerate(ascending)) / math.comb(n, count))
+
+
+def by_workload(measured: Sequence[Measured], train: Train, progress: Callable[[str], None]) -> list[Regret]:
+    """Each task by a model that was trained without it, on any device."""
+    keys = sorted({m.task.key for m in measured})
+    np.random.default_rng(0).shuffle(keys)
+    fold = {key: n % FOLDS for n, key in enumerate(keys)}
+    found = []
+    for f in range(FOLDS):
+        progress(f"fold {f + 1} of {FOLDS}")
+        model = train([m.group for m in measured if fold[m.task.key] != f])
+        found += [regret(m, model) for m in measured if fold[m.task.key] == f]
+    return found
+
+
+def by_network(measured: Sequence[Measured], train: Train, progress: Callable[[str], None]) -> dict[str, list[Regret]]:
+    """Each network's tasks by a model that was trained without any task of it or of its kin."""
+    found = {}
+    for name in sorted({n for m in measured for n in m.networks}):
+        progress(name)
+        kin = {name, *(n for family in KIN if name in family for n in family)}
+        model = train([m.group for m in measured if not kin & set(m.networks)])
+        found[name] = [regret(m, model, m.networks[name]) for m in measured if name in m.networks]
+    return found
+
+
+def mean(regrets: Sequence[Regret], picker: str, few: bool = False) -> float:
+    """Geometric, over tasks."""
+    return math.exp(float(np.mean([math.log((r.few if few else r.first)[picker]) for r in regrets])))
+
+
+def weighted(regrets: Sequence[Regret], picker: str, few: bool = False) -> float:
+    """Time of all tasks with these picks, over the time with the best candidates."""
+    best = [r.seconds * r.ratio for r in regrets]
+    return sum(b * (r.few if few else r.first)[picker] for b, r in zip(best, regrets, strict=True)) / sum(best)
+
+
+# ---- The page ----------------------------------------------------------------------------------------------------------
+
+
+def table(rows: Mapping[str, Sequence[Regret]], title: str) -> list[str]:
+    heads = [title, "tasks", *PICKERS, *(f"time: {p}" for p in PICKERS[1:]), *(f"{p}, best of {FEW}" for p in PICKERS)]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for name, r in rows.items():
+        cells = [*(mean(r, p) for p in PICKERS), *(weighted(r, p) for p in PICKERS[1:]), *(mean(r, p, True) for p in PICKERS)]
+        lines.append(f"| {name} | {len(r)} | " + " | ".join(f"{c:.3f}" for c in cells) + " |")
+    return lines
+
+
+def split(regrets: Sequence[Regret], by: Callable[[Regret], str]) -> dict[str, list[Regret]]:
+    return {name: [r for r in regrets if by(r) == name] for name in sorted({by(r) for r in regrets})}
+
+
+def plot(networks: Mapping[str, Sequence[Regret]], path: Path) -> None:
+    """Left: share of tasks whose first pick is within a regret, on networks that were held out; right: regret by network."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colours = {"random": "#b0b0b0", "default": "#d98c3f", "cost": "#7a9a4b", "model": "#2f6db3"}
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.6), width_ratios=(1, 1.25), layout="constrained")
+    every = [r for rs in networks.values() for r in rs]
+    for picker in PICKERS:
+        values = np.sort([(r.first[picker] - 1) * 100 for r in every])
+        left.step([0, *values], [0, *(100 * np.arange(1, len(values) + 1) / len(values))], where="post", color=colours[picker],
+                  label=f"{picker}'s first pick")
+    values = np.sort([(r.few["model"] - 1) * 100 for r in every])
+    left.step([0, *values], [0, *(100 * np.arange(1, len(values) + 1) / len(values))], where="post", color=colours["model"],
+              linestyle=":", label=f"best of the model's first {FEW}")
+    left.set(xlim=(0, 60), ylim=(0, 100), xlabel="slower than the best measured, %", ylabel="tasks within, %",
+             title="Held-out networks: every task")
+    left.legend(loc="lower right", frameon=False)
+    names = sorted(networks, key=lambda n: mean(networks[n], "model"))
+    for n, picker in enumerate(PICKERS):
+        right.bar(np.arange(len(names)) + (n - 1.5) * 0.2, [(mean(networks[k], picker) - 1) * 100 for k in names], 0.2,
+                  color=colours[picker], label=picker)
+    right.axhline(10, color="black", linewidth=0.8, linestyle="--")
+    right.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    right.set(ylabel="slower than the best measured, %", title="Geometric mean of a network's tasks (dashed: the aim)")
+    right.set_ylim(0, 1.15 * max((mean(networks[k], "random") - 1) * 100 for k in names))
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+TEXT = """\
+# The cost model
+
+It ranks the candidates of a task before any is measured: `compile` without records takes its first pick; `tune` measures in its
+order and teaches it what comes out. Gradient-boosted trees (XGBoost, pairwise ranking in groups of one task on one device),
+{size:.2f} MB of JSON. What it is told of a candidate is in `schedules/features.py`.
+
+```
+python -m burnish.tools.train_cost_model collect    # measure: tasks of the zoo, and random ones
+python -m burnish.tools.train_cost_model fit        # train: the same measurements, the same bytes
+python -m burnish.tools.train_cost_model report     # this page
+```
+
+Trained on {trials} trials of {tasks} tasks ({random} of them random, the rest of the zoo's networks; a task counts once for each
+device) on {devices}. All were measured on this machine (Zen 5), one thread; the narrower devices are this machine restricted to
+their instructions and registers. No ARM or WebAssembly machine has been measured: there the model is a guess from 4 lanes.
+
+**Regret**: time of a pick over the time of the best candidate that was measured of the task; geometric mean over tasks, 1.000 is
+best. Of a *random* pick it is the expected value. *default*: the least analytic cost of the template that makes the task untuned
+(no Winograd); *cost*: the least analytic cost of all templates. *time* weighs each task by the time it takes (in a network: times
+how often it occurs). *Best of {few}*: after {few} measurements in this order. The measured candidates of a task are the default,
+those of least analytic cost, random ones, and some that an earlier model liked best: about {each:.0f} of up to a few hundred.
+
+![Regret of random, default, cost and model](cost-model.png)
+
+## Held-out networks
+
+The model was trained without any task of the network or of its kin ({kin}), on any device.
+
+{networks}
+
+## Held-out workloads
+
+{folds} folds over tasks; a task is on one side on all devices.
+
+{workloads}
+"""
+
+
+def page(measured: Sequence[Measured], workloads: Sequence[Regret], networks: Mapping[str, Sequence[Regret]], size: int) -> str:
+    trials, every = sum(len(m.group.seconds) for m in measured), [r for rs in networks.values() for r in rs]
+    return TEXT.format(
+        size=size / 1e6, trials=trials, tasks=len(measured), random=sum(not m.networks for m in measured), few=FEW, folds=FOLDS,
+        devices=", ".join(sorted({m.device.name for m in measured})), each=trials / len(measured),
+        kin="; ".join(" and ".join(family) for family in KIN),
+        networks="\n".join(table({**networks, **{f"all, {k}": v for k, v in split(every, lambda r: r.device).items()},
+                                  "**all**": every}, "network")),
+        workloads="\n".join(table({**split(workloads, lambda r: r.family), **split(workloads, lambda r: r.device),
+                                   "**all**": list(workloads)}, "family, device")))
