@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from ..schedules.database import Database
+from ..schedules.select import Pick
+from ..schedules.tuner import Result, Settings, State
 from ..targets.cpu import artifact, driver, emulator, loader, profile
 from ..targets.cpu.loader import Model
 from . import importer
 from .driver import Compiled, Lowered, Progress, build_model, lower_model, sha256, silent
-from .errors import BurnishError
+from .errors import BurnishError, TuningRefused, VerificationError
 from .planner import signature
 from .sample import Oracle, oracle, sample_inputs
+from .tune import choose, existing
+from .tune import tune as tune_lowered
 from .verify import verify
 
+Watch = Callable[[State], None]
 TARGETS = ("native", "linux-arm64")
 TOOLS = ("burnish", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
@@ -43,15 +51,18 @@ class Artifact:
 
 def compile(model: str | Path, output: str | Path, *, target: str = "native",
             shapes: Mapping[str, Sequence[int]] | None = None, workers: int | None = None, seed: int = 0,
+            tuned: Result | None = None, exact: bool = False, records: str | None = None,
             progress: Progress | None = None) -> Artifact:
     """Compiles the ONNX file `model` into the folder `output`, verified against onnxruntime.
 
     target: "native" (this machine's CPU), "linux-arm64", or a device of `targets/cpu/devices`; shapes: {input: shape} for inputs
     with free dimensions; workers: processes that build kernels, by default one for each CPU; seed: of the sample input;
+    tuned: what `tune` has just found; exact: only algorithms that round as the definition does (no Winograd); records: the
+    database of tuning records, a file or an SQLAlchemy URL, by default the user's own, whose best candidates are used;
     progress: called with (step, done, total).
 
     Raises ImportRefused (a broken or hostile file), Refused (unsupported ops, all of them at once), BuildError, VerificationError
-    (all of them BurnishError), or an error of the target; then nothing is written.
+    (all of them BurnishError), RecordsError, or an error of the target; then nothing is written.
     """
     say = progress or silent
     source = Path(model)
@@ -66,9 +77,51 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     say("run onnxruntime", 0, 1)
     expected = oracle(original, inputs)
     say("run onnxruntime", 1, 1)
-    compiled = build_model(lowered, device, identifier(source.stem), say, workers)
-    return write(compiled, output, list(inputs.values()), expected, target,
-                 {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}, say)
+    say("choose kernels", 0, 1)
+    chosen = tuned.chosen if tuned else {}
+    pick = partial(choose, lowered, device, database=existing(records), native=target == "native", chosen=chosen)
+    picks = pick(exact=exact)
+    info: dict[str, str | int] = {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}
+
+    def made(picks: Mapping[str, Pick]) -> Artifact:
+        compiled = build_model(lowered, device, identifier(source.stem), say, workers, picks)
+        return write(compiled, output, list(inputs.values()), expected, target, info, say)
+
+    try:
+        return made(picks)
+    except VerificationError:
+        if all(p.candidate.maker.exact for p in picks.values()):
+            raise
+        return made(pick(exact=True))       # the rounding of Winograd may be too much for a model
+
+
+def tune(model: str | Path, *, budget: float = 60.0, shapes: Mapping[str, Sequence[int]] | None = None,
+         workers: int | None = None, seed: int = 0, exact: bool = False, records: str | None = None,
+         target: str = "native", farm: str | None = None, watch: Watch | None = None) -> Result:
+    """Tunes the kernels of the ONNX file `model` for this machine; `compile` then finds them among the records.
+
+    budget: seconds of wall time; farm: URL of a Dask scheduler, to tune on its workers; watch: called with the tuner's State. The
+    other arguments and errors are those of `compile`; TuningRefused where `target` is another machine. What is measured is stored
+    at once: a run that was cut off, or one more, goes on from there.
+    """
+    if target != "native":
+        raise TuningRefused(f"tuning measures on the device itself, and {target} is not this machine: leave out the tuning, or "
+                            "tune on such a machine and `burnish records import` what it found")
+    graph = importer.load(Path(model), {k: tuple(v) for k, v in (shapes or {}).items()})
+    inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
+    database = Database.open(records)
+    lowered = front(graph, graph.clone(), inputs)
+    device, settings = profile.find(target), Settings(budget, seed, exact)
+    with ExitStack() as stack:
+        measurer = None
+        if farm is not None:
+            from .farm import Farm  # an extra
+            measurer = stack.enter_context(Farm.connect(farm, device, seed))
+        return tune_lowered(lowered, inputs, device, settings, database, workers, measurer, watch or unseen)
+
+
+def unseen(state: State) -> None:
+    """Nobody watches the tuner."""
 
 
 def front(graph: ir.Model, original: ir.Model, inputs: Mapping[str, np.ndarray], say: Progress = silent) -> Lowered:

@@ -17,11 +17,14 @@ import typer
 from ..schedules.records import RecordsError
 from ..targets.cpu import loader, manifest, profile
 from ..targets.cpu.errors import TargetError, ToolchainError
-from . import api, cli_records, cli_worker, importer, ui
+from . import api, cli_records, cli_worker, importer, ui, ui_tune
 from .arrays import read_input, save_outputs, top
+from .cli_tune import seconds
+from .cli_tune import tune as tune_command
 from .compare import compare as compare_layers
 from .errors import BuildError, BurnishError
 from .measure import measure as measure_artifact
+from .options import ArtifactDir, Exact, Json, ModelFile, Records, Rows, Seed, Shapes, Target, Threads, Workers
 from .planner import signature
 from .sample import sample_inputs
 from .shapes import parse_shapes
@@ -32,37 +35,35 @@ app = typer.Typer(name="burnish", add_completion=False, rich_markup_mode="markdo
 app.add_typer(cli_records.app)
 app.command(epilog="Example: `burnish worker tcp://192.168.0.7:8786`")(cli_worker.worker)
 
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX model.", show_default=False)]
-ArtifactDir = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder that `compile` wrote.", show_default=False)]
 InputFiles = Annotated[list[Path], typer.Argument(metavar="INPUT…", show_default=False, help=(
     "One file for each input, or one .npz with them all: .npy, .npz, or an image."))]
 OutputDir = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="The folder to write.")]
 OutputFile = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", show_default=False,
                                                  help="Save the outputs as .npy or .npz.")]
-Shapes = Annotated[list[str] | None, typer.Option("--shape", metavar="NAME=1x3x224x224", show_default=False,
-                                                  help="Fixes an input with free dimensions. Repeat for several inputs.")]
-Target = Annotated[str, typer.Option(metavar="DEVICE", help=f"{', '.join(api.TARGETS)}, or a device of targets/cpu/devices.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text and tables.")]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of the random sample input.")]
-Threads = Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False,
-                                             help="Default: as many as CPUs that this process may use.")]
-Workers = Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False,
-                                             help="Processes that build kernels. Default: one for each CPU.")]
 PerChannel = Annotated[str, typer.Option(metavar="A,B,C", help="Of images, for each channel, in units of 0..1.")]
 Rounds = Annotated[int, typer.Option(metavar="N", min=3, help="Runs to time.")]
-Rows = Annotated[int, typer.Option(metavar="N", min=0, help="Rows of the table of launches.")]
+Tune = Annotated[str | None, typer.Option(metavar="60s", show_default=False, help=(
+    "Tune first, for so long: 90, 60s, 10m or 1h. What was tuned before is used in any case."))]
 Every = Annotated[bool, typer.Option("--all", help="Show every kernel, not just the worst ten.")]
 
 
 @app.command("compile", epilog="Examples:\n\n`burnish compile model.onnx -o out`\n\n"
+                               "`burnish compile model.onnx -o out --tune 60s`\n\n"
                                "`burnish compile ocr.onnx --shape x=1x3x48x320 -o out --target linux-arm64`")
 def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: Target = "native", shape: Shapes = None,
-                    threads: Workers = None, seed: Seed = 0, json: Json = False) -> None:
+                    tune: Tune = None, exact: Exact = False, records: Records = None, threads: Workers = None, seed: Seed = 0,
+                    json: Json = False) -> None:
     """Compile a model into a folder: library, weights, C header, example, manifest.
 
     The folder appears only once the library has run its sample and its output equals onnxruntime's."""
+    tuned = None
+    if tune is not None:
+        with ui_tune.live(model.name) as watch:
+            tuned = api.tune(model, budget=seconds(tune), target=target, shapes=parse_shapes(shape), workers=threads, seed=seed,
+                             exact=exact, records=records, watch=watch)
     with ui.progress(f"compile {model.name}") as report:
-        done = api.compile(model, output, target=target, shapes=parse_shapes(shape), workers=threads, seed=seed, progress=report)
+        done = api.compile(model, output, target=target, shapes=parse_shapes(shape), workers=threads, seed=seed, tuned=tuned,
+                           exact=exact, records=records, progress=report)
     if json:
         ui.print_json(asdict(done))
         return
@@ -196,6 +197,11 @@ def inspect(artifact: ArtifactDir, json: Json = False) -> None:
                " ".join(f"{n}={v}" for n, v in k.knobs.items()))
     ui.out.print(table)
     ui.say(f"all {len(record.files)} files are as the compiler wrote them (SHA-256)")
+
+
+app.command("tune", epilog="Examples:\n\n`burnish tune model.onnx --budget 60s`\n\n"
+                           "`burnish tune model.onnx --farm tcp://10.0.0.5:8786 --records postgresql+psycopg://tuner@db/records`")(
+    tune_command)
 
 
 # ---- The program -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from rich.console import Group
 from rich.live import Live
@@ -70,3 +71,12 @@ def report(result: Result, rows: int) -> None:
            f"({ui.count(result.trials, 'trial')}{failed}, {result.elapsed:.0f} s)", "bold green")
     for note in result.notes:
         ui.complain(note)
+
+
+def data(result: Result) -> dict[str, Any]:
+    """The result as JSON. Times in seconds."""
+    tasks = [{"task": g.task.key, "title": title(g.task), "count": g.count, "untuned_s": g.seconds,
+              "tuned_s": g.seconds * result.gain[g.task.key], "tried": len(g.tried), "options": len(g.options),
+              "chosen": result.chosen[g.task.key].data} for g in longest(result.goals)]
+    return {"untuned_s": result.first, "tuned_s": result.latency, "trials": result.trials, "failures": dict(result.failures),
+            "elapsed_s": result.elapsed, "notes": result.notes, "tasks": tasks}

@@ -50,6 +50,13 @@ def makers(task: Task, device: Device, exact: bool = False) -> tuple[Template, .
     return (*([first] if first else []), *(t for t in others if t.refuses(task, device) is None))
 
 
+def imbalance(task: Task, candidate: Candidate, device: Device) -> float:
+    """By how much the device's cores would wait for each other, 1 for not at all: the square root of the time that they take
+    together over the time that they work, as an artifact runs on one thread as well as on all."""
+    tiles = candidate.maker.tiles(task, candidate.knobs, device)
+    return (-(-tiles // device.cores) * device.cores / tiles) ** 0.5 if tiles else 1.0
+
+
 def default(task: Task, device: Device) -> Candidate | None:
     """What the task is made with where nothing is known of it: the choice of least predicted cost of the first template."""
     template = choose(task, device)

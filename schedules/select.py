@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from .candidate import Candidate, default, makers, options, why_not
+from .candidate import Candidate, default, imbalance, makers, options, why_not
 from .cost_model import CostModel
 from .device import Device
 from .records import TuningRecord
@@ -35,7 +35,7 @@ def pick(task: Task, device: Device, known: Sequence[tuple[int, TuningRecord]], 
     for distance in range(len(ORIGINS)):
         usable = [r for d, r in known if d == distance and r.status == "ok" and usable_here(r.candidate, task, device, exact)]
         if usable:
-            best = fastest(usable)
+            best = fastest(usable, device)
             return Pick(best.candidate, ORIGINS[distance], best)
     if ranker is None:
         return Pick(untuned, "default")
@@ -50,7 +50,13 @@ def usable_here(candidate: Candidate, task: Task, device: Device, exact: bool) -
     return why_not(candidate, task, device) is None and candidate.maker in makers(task, device, exact)
 
 
-def fastest(records: Sequence[TuningRecord]) -> TuningRecord:
+def fastest(records: Sequence[TuningRecord], device: Device) -> TuningRecord:
     """By the time inside a model, of those that got so far; else by the time beside the untuned kernel."""
     finalists = [r for r in records if r.situ]
-    return min(finalists, key=lambda r: median(r.situ)) if finalists else min(records, key=lambda r: (r.ratio, r.seconds))
+
+    def weight(r: TuningRecord) -> float:
+        return imbalance(r.task, r.candidate, device)
+
+    if finalists:
+        return min(finalists, key=lambda r: median(r.situ) * weight(r))
+    return min(records, key=lambda r: (r.ratio * weight(r), r.seconds))

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .candidate import Candidate, default, options
+from .candidate import Candidate, default, imbalance, options
 from .cost_model import CostModel, Group
 from .device import Device
 from .evaluate import Batch, Trial
@@ -27,7 +27,7 @@ from .scene import Scene, Situ
 from .task import Task
 
 ROUND = 24              # candidates in a round: a few seconds of building
-FIRST, NEXT = 8, 4      # candidates of one task in its first round, and in later ones
+FIRST, NEXT = 4, 4      # candidates of one task in its first round, and in later ones
 RANDOM = 4              # one candidate in so many is taken at random, not by its score
 PATIENCE = 6            # trials without a gain that halve what a task promises
 NEGLIGIBLE = 0.002      # of the model's time: a task that promises less is left alone
@@ -50,6 +50,7 @@ class Goal:
     """A task while it is tuned. seconds: of all its calls in one pass of the model, by the untuned kernel."""
 
     task: Task
+    device: Device
     count: int
     options: list[Candidate]
     untuned: Candidate
@@ -57,15 +58,19 @@ class Goal:
     tried: dict[Candidate, Trial] = field(default_factory=dict)
     misses: int = 0
 
+    def merit(self, candidate: Candidate, time: float) -> float:
+        """What a time is worth on all cores, in proportion to the untuned kernel's: the less, the better."""
+        return time * imbalance(self.task, candidate, self.device) / imbalance(self.task, self.untuned, self.device)
+
     @property
     def good(self) -> list[Trial]:
         """The trials that went well, best first."""
-        return sorted((t for t in self.tried.values() if t.status == "ok"), key=lambda t: t.ratio)
+        return sorted((t for t in self.tried.values() if t.status == "ok"), key=lambda t: self.merit(t.candidate, t.ratio))
 
     @property
     def best(self) -> float:
-        """The best time so far, of the untuned kernel's."""
-        return min([1.0, *(t.ratio for t in self.tried.values() if t.status == "ok")])
+        """The time of the best so far, of the untuned kernel's."""
+        return min(1.0, self.good[0].ratio) if self.good else 1.0
 
     @property
     def failures(self) -> int:
@@ -135,7 +140,7 @@ class Tuner:
 
     def __init__(self, scene: Scene, measurer: Measurer, ranker: CostModel, device: Device, fingerprint: Fingerprint,
                  tools: Mapping[str, str], settings: Settings, known: Iterable[TuningRecord] = (),
-                 keep: Callable[[Sequence[TuningRecord]], None] = lambda records: None,
+                 keep: Callable[[Sequence[TuningRecord]], object] = lambda records: None,
                  watch: Callable[[State], None] = lambda state: None) -> None:
         self.scene, self.measurer, self.ranker, self.device = scene, measurer, ranker, device
         self.fingerprint, self.tools, self.settings = fingerprint, tools, settings
@@ -154,7 +159,7 @@ class Tuner:
         choices = options(task, self.device, self.settings.exact)
         untuned = default(task, self.device)
         assert untuned is not None, f"no template makes this task:\n{task}"
-        return Goal(task, self.scene.counts[task.key], choices, untuned)
+        return Goal(task, self.device, self.scene.counts[task.key], choices, untuned)
 
     @property
     def elapsed(self) -> float:
@@ -229,15 +234,15 @@ class Tuner:
         self._show("finals")
         finalists = {key: self._finalists(g) for key, g in self.goals.items()}
         times = self._situ(finalists, FINAL_SAMPLES, {})
-        duels = {key: self._duel(times[key], self.goals[key].untuned) for key in self.goals}
+        duels = {key: self._duel(times[key], goal) for key, goal in self.goals.items()}
         times = self._situ(duels, DUEL_SAMPLES, times) if any(len(d) > 1 for d in duels.values()) else times
         chosen, gain, latency, before = {}, {}, 0.0, 0.0
         for key, goal in self.goals.items():
             taken = {c: median(s) for c, s in times[key].items() if s}
             taken = taken or {t.candidate: t.ratio * goal.seconds for t in goal.good}
             untuned = taken.get(goal.untuned, goal.seconds)
-            best = min(taken, key=taken.__getitem__, default=goal.untuned)
-            if best != goal.untuned and taken[best] > (1 - GAIN) * untuned:
+            best = min(taken, key=lambda c: goal.merit(c, taken[c]), default=goal.untuned)
+            if best != goal.untuned and goal.merit(best, taken[best]) > (1 - GAIN) * untuned:
                 best = goal.untuned
             chosen[key], gain[key] = best, taken.get(best, untuned) / untuned if untuned else 1.0
             before, latency = before + untuned, latency + taken.get(best, untuned)
@@ -250,10 +255,10 @@ class Tuner:
         near = [t.candidate for t in goal.good if t.ratio <= MARGIN * goal.best][:FINALISTS]
         return list(dict.fromkeys([goal.untuned, *near]))
 
-    def _duel(self, times: Mapping[Candidate, Sequence[float]], untuned: Candidate) -> list[Candidate]:
-        """The two fastest, and the untuned kernel, which the gain is measured against."""
-        first = sorted((c for c in times if times[c]), key=lambda c: median(times[c]))[:2]
-        return list(dict.fromkeys([untuned, *first]))
+    def _duel(self, times: Mapping[Candidate, Sequence[float]], goal: Goal) -> list[Candidate]:
+        """The two best, and the untuned kernel, which the gain is measured against."""
+        first = sorted((c for c in times if times[c]), key=lambda c: goal.merit(c, median(times[c])))[:2]
+        return list(dict.fromkeys([goal.untuned, *first]))
 
     def _situ(self, finalists: Mapping[str, Sequence[Candidate]], samples: int, before: Situ) -> Situ:
         """Timed in the model; where the runner dies of it, what was known before."""

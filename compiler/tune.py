@@ -1,0 +1,105 @@
+"""Tunes a lowered model on this machine, and picks what its kernels are made with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ..schedules.builder import Builder
+from ..schedules.candidate import Candidate
+from ..schedules.connect import FILE, FOLDER
+from ..schedules.cost_model import CostModel
+from ..schedules.database import Database
+from ..schedules.device import Device
+from ..schedules.evaluate import Batch, Evaluator
+from ..schedules.local import Local
+from ..schedules.records import TuningRecord
+from ..schedules.select import Pick, pick
+from ..schedules.tuner import Measurer, Result, Settings, State, Tuner
+from ..targets.cpu.fingerprint import fingerprint
+from ..targets.cpu.runner import LocalRunner
+from .driver import Lowered
+from .scene import scene_of
+
+TOOLS = ("apache-tvm", "apache-tvm-ffi", "burnish", "ziglang")      # what a kernel's speed may depend on
+
+
+def tools() -> dict[str, str]:
+    return {name: version(name) for name in TOOLS}
+
+
+def tune(lowered: Lowered, inputs: Mapping[str, np.ndarray], device: Device, settings: Settings, database: Database,
+         workers: int | None = None, measurer: Measurer | None = None,
+         watch: Callable[[State], None] = lambda state: None) -> Result:
+    """Tunes every task of the model within the budget; what is found is in the database at once. inputs: by name, what the model
+    is run on; measurer: where not this machine. A run that was cut off goes on where it was."""
+    scene, mark = scene_of(lowered, inputs), fingerprint(device)
+    known = [r for key in scene.tasks for r in database.trials(key, mark, tools())]
+    ranker = CostModel.pretrained(device, seed=settings.seed) or CostModel()
+    with ExitStack() as stack:
+        if measurer is None:
+            measurer = Local(stack.enter_context(evaluator(device, workers, settings.seed)))
+        return Tuner(scene, measurer, ranker, device, mark, tools(), settings, known, database.add, watch).run()
+
+
+def existing(url: str | None) -> Database | None:
+    """The records to look into; None where the user has not tuned anything yet."""
+    if url is None and not (Path.home() / FOLDER / FILE).exists():
+        return None
+    return Database.open(url, create=False)
+
+
+@contextmanager
+def evaluator(device: Device, workers: int | None, seed: int) -> Iterator[Evaluator]:
+    """With workers and a runner of its own, which end with the `with`."""
+    cpus = sorted(os.sched_getaffinity(0))
+    with Builder(workers or len(cpus)) as builder, LocalRunner(device, cpu=cpus[-1]) as runner:
+        yield Evaluator(device, builder, runner, seed)
+
+
+def choose(lowered: Lowered, device: Device, *, database: Database | None = None, exact: bool = False, native: bool = True,
+           chosen: Mapping[str, Candidate] | None = None) -> dict[str, Pick]:
+    """What each task is made with, by key: what was just tuned (`chosen`), else by records of devices near this one, else by the
+    cost model. Records that came from elsewhere are compared with the untuned kernel first; where that cannot be done, as
+    `device` is not this machine (`native`), they are not used."""
+    chosen = {key: c for key, c in (chosen or {}).items() if c.maker.exact or not exact}
+    tasks = {g.task.key: g.task for g in lowered.groups}
+    rest = [key for key in tasks if key not in chosen]
+    known = database.lookup(rest, fingerprint(device)) if database is not None and rest else {}
+    ranker = CostModel.pretrained(device)
+    picks = {key: Pick(c, "just tuned") for key, c in chosen.items()}
+    doubtful: dict[str, TuningRecord] = {}
+    for key in rest:
+        found = [(d, r) for d, r in known.get(key, ()) if r.verified or native]
+        picked = pick(tasks[key], device, found, ranker, exact)
+        if picked is None:
+            continue        # no template makes it, which the driver reports
+        picks[key] = picked
+        if picked.record is not None and not picked.record.verified:
+            doubtful[key] = picked.record
+    if doubtful and database is not None:
+        for key in failed(doubtful, device, database):
+            sure = [(d, r) for d, r in known[key] if r.verified]
+            again = pick(tasks[key], device, sure, ranker, exact)
+            assert again is not None
+            picks[key] = again
+    return picks
+
+
+def failed(doubtful: Mapping[str, TuningRecord], device: Device, database: Database) -> list[str]:
+    """The keys of those records whose candidates do not compute what the untuned kernel does, here and now; the others are noted
+    as verified."""
+    wrong = []
+    with evaluator(device, None, 0) as e:
+        batches = [Batch(r.task, (r.candidate,)) for r in doubtful.values()]
+        for (key, record), (trial,) in zip(doubtful.items(), e.evaluate(batches, seconds=0.05), strict=True):
+            if trial.status == "ok":
+                database.mark_verified(record)
+            else:
+                wrong.append(key)
+    return wrong
