@@ -23,6 +23,7 @@ from .canonical.fold_pad import FoldPad
 from .canonical.infer_shapes import InferShapes, dynamic
 from .canonical.inline_functions import InlineFunctions
 from .canonical.inline_if import InlineIf
+from .canonical.join_slices import JoinSlices
 from .canonical.lift_constants import LiftConstants
 from .canonical.merge_equal import MergeEqual
 from .canonical.merge_reshapes import MergeReshapes
@@ -73,8 +74,8 @@ PIPELINE = (
     Phase("fuse", plain(*RECOGNISE, FuseAttention, MergeTransposes, RemoveNoOps, RemoveDeadCode), rounds=4),
     Phase("layout", plain(ChannelsLast, AbsorbFlatten)),
     # A LayerNorm over the channels of a map shows itself once the channels are the last axis.
-    Phase("tidy", plain(FuseLayerNorm, SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, RemoveNoOps, MergeEqual,
-                        RemoveDeadCode), rounds=8),
+    Phase("tidy", plain(FuseLayerNorm, SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, JoinSlices, RemoveNoOps,
+                        MergeEqual, RemoveDeadCode), rounds=8),
 )
 
 
