@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,15 @@ def _begin(c: Connection) -> None:
 
 # ---- What goes wrong ---------------------------------------------------------------------------------------------------
 
-# SQLite's primary result codes <https://www.sqlite.org/rescode.html>
-_SQLITE = {
-    5: "has been locked by another process for {patience:g} s; try again when it is done, or name another file with --records",
-    6: "has been locked by another process for {patience:g} s; try again when it is done, or name another file with --records",
+_LOCKED = "has been locked by another process for {patience:g} s; try again when it is done, or name another place with --records"
+_FULL = "the disk is full; free some space, or name a place elsewhere with --records"
+
+# By SQLite's primary result code <https://www.sqlite.org/rescode.html>, or PostgreSQL's SQLSTATE.
+_KNOWN: Mapping[int | str, str] = {
+    5: _LOCKED, 6: _LOCKED, "55P03": _LOCKED, 13: _FULL, "53100": _FULL,
     8: "may not be written by you; name another file with --records",
     10: "cannot be read or written: {said}; look at the disk, or name a file elsewhere with --records",
     11: "is damaged; move it away, and import an export of it",
-    13: "the disk is full; free some space, or name a file elsewhere with --records",
     14: "cannot be opened; is its folder there, and may you write to it? Else name a file elsewhere with --records",
     26: "is no SQLite database, or damaged; name another file with --records",
 }
@@ -94,5 +96,5 @@ def collides(e: DBAPIError) -> bool:
 def explain(e: SQLAlchemyError, patience: float) -> str:
     cause = e.orig if isinstance(e, DBAPIError) else e
     said = " ".join(str(cause).split())[:300]
-    known = _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
-    return known.format(patience=patience, said=said) if known else said
+    code: int | str = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    return _KNOWN[code].format(patience=patience, said=said) if code in _KNOWN else said
