@@ -7,6 +7,7 @@ XGBoost's JSON in `pretrained/`, one for each kind of device; `tools/train_cost_
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,19 +76,35 @@ class CostModel:
 
 
 def load(path: Path) -> xgb.Booster:
-    """A booster from its JSON. Raises ModelFileError."""
+    """A booster from its JSON. XGBoost ends the process where it cannot read a file, so that the file must be as `save` left it:
+    its checksum lies beside it. Raises ModelFileError."""
     remedy = "reinstall burnish, or make it anew: python -m burnish.tools.train_cost_model fit"
-    if not path.is_file():
-        raise ModelFileError(f"the cost model {path} is missing: {remedy}")
-    booster = xgb.Booster()
     try:
-        booster.load_model(bytearray(path.read_bytes()))
-        names = booster.feature_names
-    except (xgb.core.XGBoostError, ValueError, OSError) as e:
-        raise ModelFileError(f"the cost model {path} is damaged ({str(e).strip().splitlines()[-1][:120]}): {remedy}") from None
-    if names != list(NAMES):
+        data, sums = path.read_bytes(), checksum(path).read_text()
+    except OSError as e:
+        raise ModelFileError(f"the cost model {e.filename} cannot be read ({e.strerror}): {remedy}") from None
+    if sums != line(path, data):
+        raise ModelFileError(f"the cost model {path} is damaged (it has not the checksum of {checksum(path).name}): {remedy}")
+    booster = xgb.Booster()
+    booster.load_model(bytearray(data))
+    if booster.feature_names != list(NAMES):
         raise ModelFileError(f"the cost model {path} was trained on other features than this version's: {remedy}")
     return booster
+
+
+def save(booster: xgb.Booster, path: Path) -> None:
+    data = bytes(booster.save_raw("json"))
+    path.write_bytes(data)
+    checksum(path).write_text(line(path, data))
+
+
+def checksum(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def line(path: Path, data: bytes) -> str:
+    """As sha256sum writes it."""
+    return f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
 
 
 def parameters(nthread: int, seed: int) -> dict[str, Any]:

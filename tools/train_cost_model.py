@@ -20,7 +20,7 @@ from .. import models
 from ..schedules import features
 from ..schedules.builder import Builder
 from ..schedules.candidate import Candidate, default, makers, options
-from ..schedules.cost_model import PRETRAINED, CostModel, Group, train
+from ..schedules.cost_model import PRETRAINED, CostModel, Group, save, train
 from ..schedules.device import Device
 from ..schedules.evaluate import Batch, Evaluator
 from ..schedules.task import Task
@@ -127,7 +127,7 @@ def fit(folder: Annotated[Path, typer.Option(help="of the measurements and the m
     """Trains the model on all measurements and writes it: the same measurements, the same bytes."""
     measured = Store(folder).measured()
     path = folder / MODEL
-    path.write_bytes(boosted([m.group for m in measured]).save_raw("json"))
+    save(boosted([m.group for m in measured]), path)
     console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, from {sum(len(m.group.seconds) for m in measured)} trials of "
                   f"{len(measured)} tasks on {len({m.device.name for m in measured})} devices")
 
