@@ -31,7 +31,7 @@ SAMPLES = 10_000        # of one record
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.+-]+$")]
 Version = Annotated[str, Field(max_length=64, pattern=r"^[\w.+ -]*$")]
-KnobName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,31}$")]
+KnobName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 KnobValue = Annotated[int, Field(ge=-1 << 31, lt=1 << 31)] | Annotated[str, Field(max_length=64, pattern=r"^[\w.,x+-]*$")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=0, lt=1 << 31)]
