@@ -55,6 +55,7 @@ class Farm:
         self._built: dict[str, Future] = {}
         self._scene: tuple[Scene, Future] | None = None
         self._number = count()
+        self._turn = 0      # a priority: first come, first served, which Dask by itself does not do within a tenth of a second
 
     @classmethod
     def connect(cls, url: str, device: Device, seed: int = 0) -> Self:
@@ -100,6 +101,7 @@ class Farm:
         ends: SimpleQueue[Future] = SimpleQueue()
         going: dict[str, tuple[Future, Batch]] = {}
         for b in batches:
+            self._turn -= 1
             untuned = default(b.task, self.device)
             built = self._build([(b.task, c) for c in (*([untuned] if untuned else []), *b.candidates)])
             future = self._submit(work.trials, self._session, b, built)
@@ -145,7 +147,7 @@ class Farm:
         jobs = [Job(s, c.template, t, c.knobs, self.device) for s, (t, c) in wanted.items() if s not in there]
         if jobs:
             futures = self._client.map(work.build, jobs, key=[self._key(f"build-{j.symbol}") for j in jobs],
-                                       resources=self._on_builder, pure=False)
+                                       resources=self._on_builder, priority=self._turn, pure=False)
             self._built |= {j.symbol: f for j, f in zip(jobs, futures, strict=True)}
         return [self._built[s] for s in wanted]
 
@@ -157,7 +159,8 @@ class Farm:
         return self._scene[1]
 
     def _submit(self, task: Any, *args: Any) -> Future:
-        return self._client.submit(task, *args, key=self._key(task.__name__), resources=self._on_device, pure=False)
+        return self._client.submit(task, *args, key=self._key(task.__name__), resources=self._on_device, priority=self._turn,
+                                   pure=False)
 
     def _key(self, what: str) -> str:
         return f"burnish-{what}-{self._session.id[:8]}-{next(self._number)}"
