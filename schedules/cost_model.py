@@ -12,15 +12,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xgboost as xgb
 
 from .candidate import Candidate
 from .device import Device
 from .features import NAMES, matrix
 from .task import Task
+
+if TYPE_CHECKING:       # takes a third of a second to load, which nobody should wait for who only runs an artifact
+    import xgboost as xgb
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 KINDS: Mapping[str, str] = {"x86_64": "cpu", "aarch64": "cpu", "wasm32": "cpu"}     # architecture -> file
@@ -67,6 +69,8 @@ class CostModel:
     def update(self, groups: Sequence[Group]) -> None:
         """Learns this session's measurements: all of them so far, as it begins anew from the shipped model each time. Fewer than
         two candidates that ran teach nothing."""
+        import xgboost as xgb
+
         data = dataset(groups, self._nthread)
         if data is None:
             self._booster = self._base
@@ -78,6 +82,8 @@ class CostModel:
 def load(path: Path) -> xgb.Booster:
     """A booster from its JSON. XGBoost ends the process where it cannot read a file, so that the file must be as `save` left it:
     its checksum lies beside it. Raises ModelFileError."""
+    import xgboost as xgb
+
     remedy = "reinstall burnish, or make it anew: python -m burnish.tools.train_cost_model fit"
     try:
         data, sums = path.read_bytes(), checksum(path).read_text()
@@ -115,6 +121,8 @@ def parameters(nthread: int, seed: int) -> dict[str, Any]:
 
 def train(groups: Sequence[Group], rounds: int, nthread: int = 1, seed: int = 0, **other: float) -> xgb.Booster:
     """A model from measurements alone. other: more of XGBoost's parameters. Raises ValueError where there is nothing to learn."""
+    import xgboost as xgb
+
     data = dataset(groups, nthread)
     if data is None:
         raise ValueError("no task has two candidates that ran: there is nothing to learn")
@@ -123,6 +131,8 @@ def train(groups: Sequence[Group], rounds: int, nthread: int = 1, seed: int = 0,
 
 def dataset(groups: Sequence[Group], nthread: int) -> xgb.DMatrix | None:
     """One ranking group for each task and device; None where nothing can be compared."""
+    import xgboost as xgb
+
     rows, labels, sizes = [], [], []
     for g in groups:
         ran = [n for n, s in enumerate(g.seconds) if math.isfinite(s)]
