@@ -228,10 +228,16 @@ def run_app(arguments: list[str]) -> None:
         ui.fail(BurnishError("this machine has not enough memory for it"), as_json)
     except Exception as e:
         if hasattr(e, "format_message"):        # a usage error of click's
-            context = getattr(e, "ctx", None)
-            verb = f" {' '.join(context.command_path.split()[1:])}" if context and context.parent else ""
-            ui.fail(BurnishError(f"{e.format_message()} See burnish{verb} --help."), as_json)
+            ui.fail(BurnishError(f"{e.format_message()} See {' '.join(['burnish', *verbs(e)])} --help."), as_json)
         ui.fail(BuildError(unexpected(e)), as_json)
+
+
+def verbs(e: Exception) -> list[str]:
+    """The command that a usage error is of: "records import", say."""
+    context, found = getattr(e, "ctx", None), list[str]()
+    while context is not None and context.parent is not None:
+        context, found = context.parent, [context.info_name, *found]
+    return found
 
 
 def unexpected(e: Exception) -> str:

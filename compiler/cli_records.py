@@ -17,17 +17,14 @@ from ..targets.cpu import profile
 from ..targets.cpu.errors import DeviceError
 from ..targets.cpu.fingerprint import fingerprint
 from . import ui
+from .options import Json, Records
 
 app = typer.Typer(name="records", rich_markup_mode="markdown",
                   help="What tuning has found out: show it, send it to others, take theirs.")
 
-Records = Annotated[str | None, typer.Option("--records", metavar="URL", show_default=False, help=(
-    "The database: the path of an SQLite file, or a URL such as postgresql://user@host/name. "
-    "Default: ~/.local/share/burnish/records.sqlite."))]
 ExportFile = Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="The file to write.", show_default=False)]
 ImportFiles = Annotated[list[Path], typer.Argument(metavar="FILE.jsonl…", help="Files that `export` wrote.", show_default=False)]
 Others = Annotated[list[str], typer.Argument(metavar="URL…", help="Databases, each by its path or URL.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text and tables.")]
 
 
 @app.command("export", epilog="Example: `burnish records export zen5.jsonl`")
