@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -33,6 +32,7 @@ from . import tables as t
 from .candidate import Candidate
 from .connect import collides, engine, explain, located, make_folder
 from .exchange import Checker, line, read
+from .numerics import typical
 from .records import Fingerprint, RecordsError, TuningRecord
 from .task import Task
 
@@ -337,7 +337,7 @@ def _merge(c: Connection, parents: Mapping[Table, Mapping[str, Mapping[str, str]
 
 def _rank(entry: tuple[int, TuningRecord]) -> tuple[float, ...]:
     distance, r = entry
-    return distance, r.status != "ok", not r.situ, median(r.situ) if r.situ else 0.0, r.ratio, r.seconds
+    return distance, r.status != "ok", not r.situ, typical(r.situ) if r.situ else 0.0, r.ratio, r.seconds
 
 
 def _chunks(keys: Sequence[str], size: int = CHUNK) -> Iterator[Sequence[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from .candidate import Candidate, default
 from .device import Device
 from .jobs import Built, Job
 from .measure import Call, Runner, RunnerDied
-from .numerics import relative_error
+from .numerics import relative_error, typical
 from .records import Status
 from .task import Buffer, Task
 
@@ -40,7 +39,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a candidate. samples: seconds; baseline: median of the untuned kernel in the same run; error: as
+    """What became of a candidate. samples: seconds; baseline: the untuned kernel's typical seconds in the same run; error: as
     relative_error to the untuned kernel's outputs; message: what went wrong."""
 
     candidate: Candidate
@@ -52,7 +51,7 @@ class Trial:
 
     @property
     def ratio(self) -> float:
-        return median(self.samples) / self.baseline if self.samples else float("inf")
+        return typical(self.samples) / self.baseline if self.samples else float("inf")
 
 
 class Evaluator:
@@ -122,7 +121,7 @@ class Evaluator:
         except RunnerDied as e:
             self.lost()
             return [failed.get(c) or Trial(c, "timeout" if e.hung else "crash", message=str(e)) for c in batch.candidates]
-        return [failed.get(c) or Trial(c, "ok", samples[c], median(samples[reference]), errors[c]) for c in batch.candidates]
+        return [failed.get(c) or Trial(c, "ok", samples[c], typical(samples[reference]), errors[c]) for c in batch.candidates]
 
 
 class _Bench:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
 from typing import Literal
 
 from .candidate import Candidate
 from .device import Device
+from .numerics import typical
 from .task import Task
 
 Status = Literal["ok", "build", "crash", "timeout", "wrong"]    # ok, or how it failed
@@ -47,7 +47,7 @@ class Fingerprint:
 class TuningRecord:
     """One candidate's trial on one device.
 
-    tools: versions of what built it; samples: seconds per call by itself, warm; baseline: the untuned kernel's median in the same
+    tools: versions of what built it; samples: seconds per call by itself, warm; baseline: the untuned kernel's time in the same
     interleaved run, or 0; situ: seconds per call inside a model, empty where it was no finalist; error: largest difference to the
     untuned kernel's output, relative to its scale; verified: did this installation see the right output? (an imported record has
     to be looked at again); message: what went wrong; created: ISO 8601, UTC.
@@ -73,5 +73,5 @@ class TuningRecord:
 
     @property
     def seconds(self) -> float:
-        """Median by itself; infinite where the candidate failed."""
-        return median(self.samples) if self.status == "ok" and self.samples else float("inf")
+        """By itself; infinite where the candidate failed."""
+        return typical(self.samples) if self.status == "ok" and self.samples else float("inf")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
 from .candidate import Candidate, default, imbalance, makers, options, why_not
 from .cost_model import CostModel
 from .device import Device
+from .numerics import typical
 from .records import TuningRecord
 from .task import Task
 
@@ -58,5 +58,5 @@ def fastest(records: Sequence[TuningRecord], device: Device) -> TuningRecord:
         return imbalance(r.task, r.candidate, device)
 
     if finalists:
-        return min(finalists, key=lambda r: median(r.situ) * weight(r))
+        return min(finalists, key=lambda r: typical(r.situ) * weight(r))
     return min(records, key=lambda r: (r.ratio * weight(r), r.seconds))

@@ -41,7 +41,7 @@ trials = Table(
     Column("choice", String(16), primary_key=True),         # hash of the candidate
     Column("candidate", Text, nullable=False),              # its JSON, with the knobs in the order of their space
     Column("status", String(16), nullable=False),
-    Column("seconds", Float(53)),                           # median of the samples; null where it failed
+    Column("seconds", Float(53)),                           # of `samples`, as TuningRecord.seconds; null where it failed
     Column("samples", LargeBinary, nullable=False),         # little-endian float64
     Column("baseline", Float(53), nullable=False),
     Column("situ", LargeBinary, nullable=False),

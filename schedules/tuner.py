@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ from .cost_model import CostModel, Group
 from .device import Device
 from .evaluate import Batch, Trial
 from .measure import RunnerDied
+from .numerics import typical
 from .records import Fingerprint, TuningRecord
 from .scene import Scene, Situ
 from .task import Task
@@ -172,7 +172,7 @@ class Tuner:
         self._show("start")
         untuned = self.measurer.situ(self.scene, {k: [g.untuned] for k, g in self.goals.items()}, FINAL_SAMPLES, self._share(0.1))
         for key, goal in self.goals.items():
-            goal.seconds = median(untuned[key][goal.untuned])
+            goal.seconds = typical(untuned[key][goal.untuned])
         self.first = sum(g.seconds for g in self.goals.values())
         passes = 2 * (FINAL_SAMPLES * (FINALISTS + 1) + 2 * DUEL_SAMPLES)
         finals = min(FINAL_SHARE * self.settings.budget, passes * self.first + 0.02 * self.settings.budget)
@@ -238,7 +238,7 @@ class Tuner:
         times = self._situ(duels, DUEL_SAMPLES, times) if any(len(d) > 1 for d in duels.values()) else times
         chosen, gain, latency, before = {}, {}, 0.0, 0.0
         for key, goal in self.goals.items():
-            taken = {c: median(s) for c, s in times[key].items() if s}
+            taken = {c: typical(s) for c, s in times[key].items() if s}
             taken = taken or {t.candidate: t.ratio * goal.seconds for t in goal.good}
             untuned = taken.get(goal.untuned, goal.seconds)
             best = min(taken, key=lambda c: goal.merit(c, taken[c]), default=goal.untuned)
@@ -257,7 +257,7 @@ class Tuner:
 
     def _duel(self, times: Mapping[Candidate, Sequence[float]], goal: Goal) -> list[Candidate]:
         """The two best, and the untuned kernel, which the gain is measured against."""
-        first = sorted((c for c in times if times[c]), key=lambda c: goal.merit(c, median(times[c])))[:2]
+        first = sorted((c for c in times if times[c]), key=lambda c: goal.merit(c, typical(times[c])))[:2]
         return list(dict.fromkeys([goal.untuned, *first]))
 
     def _situ(self, finalists: Mapping[str, Sequence[Candidate]], samples: int, before: Situ) -> Situ:
