@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Trial:
     error: float = 0.0
     message: str = ""
 
-    @property
+    @cached_property
     def ratio(self) -> float:
         return typical(self.samples) / self.baseline if self.samples else float("inf")
 
