@@ -40,6 +40,7 @@ from . import farm_worker as work
 TIMEOUT = 10.0          # seconds for the scheduler to answer
 GRACE = 10.0            # seconds without any worker of the device, which may be starting again
 STALL = 180.0           # seconds without any result: more than a kernel's build and a runner's command may take
+GONE = "the farm's scheduler is gone"
 POLL = 0.5              # seconds between two looks at who is there
 
 
@@ -88,16 +89,22 @@ class Farm:
     @property
     def workers(self) -> int:
         """That measure. Raises RunnerDied where the scheduler is gone."""
+        self._check_alive()
         try:
             return sum(set(self._on_device) <= offered.keys() for offered in _offers(self._client).values())
         except (OSError, CancelledError) as e:
-            raise RunnerDied(f"the farm's scheduler is gone: {e}") from e
+            raise RunnerDied(GONE) from e
+
+    def _check_alive(self) -> None:
+        if self._client.status != "running":
+            raise RunnerDied(GONE)
 
     # ---- what a Measurer does
 
     def trials(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Trial]]]:
         """In the order in which they end. A batch of which workers die again and again is one of crashes. Raises RunnerDied where
         nobody is left to measure."""
+        self._check_alive()
         ends: SimpleQueue[Future] = SimpleQueue()
         going: dict[str, tuple[Future, Batch]] = {}
         for b in batches:
@@ -125,6 +132,7 @@ class Farm:
 
     def situ(self, scene: Scene, finalists: Mapping[str, Sequence[Candidate]], samples: int, seconds: float) -> Situ:
         """On one worker, whichever it is. Raises RunnerDied."""
+        self._check_alive()
         built = self._build([(task, c) for key, task in scene.tasks.items() for c in finalists[key]])
         ends: SimpleQueue[Future] = SimpleQueue()
         future = self._submit(work.situ, self._session, self._staged(scene), finalists, samples, seconds, built)
@@ -184,13 +192,13 @@ class Farm:
         try:
             return future.result(timeout=STALL)     # where its worker died in the meantime it is made again
         except CancelledError as e:
-            raise RunnerDied("the farm's scheduler is gone") from e
+            raise RunnerDied(GONE) from e
         except TimeoutError as e:
             raise RunnerDied(f"no worker of the farm answered within {STALL:.0f} s", hung=True) from e
 
 
 def _killed(e: KilledWorker) -> str:
-    return f"{e.allowed_failures + 1} workers of the farm died of it, the last at {e.last_worker.address}"
+    return f"{e.allowed_failures + 1} of the farm's workers died of it, the last at {e.last_worker.address}"
 
 
 # ---- Getting there -----------------------------------------------------------------------------------------------------
@@ -212,7 +220,7 @@ def quiet() -> None:
 
 def _offers(client: Client) -> dict[str, Mapping[str, float]]:
     """What each worker offers, by its address."""
-    return {worker: w["resources"] for worker, w in client.scheduler_info()["workers"].items()}
+    return {worker: w["resources"] for worker, w in client.scheduler_info().get("workers", {}).items()}
 
 
 def _check(client: Client, url: str, device: Device) -> None:

@@ -176,9 +176,12 @@ class Tuner:
         self.first = sum(g.seconds for g in self.goals.values())
         passes = 2 * (FINAL_SAMPLES * (FINALISTS + 1) + 2 * DUEL_SAMPLES)
         finals = min(FINAL_SHARE * self.settings.budget, passes * self.first + 0.02 * self.settings.budget)
-        while self.elapsed < self.settings.budget - finals and (batches := self._round()):
-            self._show("trials")
-            self._try(batches, self.settings.budget - finals)
+        try:
+            while self.elapsed < self.settings.budget - finals and (batches := self._round()):
+                self._show("trials")
+                self._try(batches, self.settings.budget - finals)
+        except RunnerDied as e:     # not of a candidate: a farm has nobody left
+            self.notes.append(f"the trials were given up: {e}")
         return self._finals()
 
     def _share(self, share: float) -> float:

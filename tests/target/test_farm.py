@@ -173,8 +173,20 @@ def test_a_killed_worker_loses_and_doubles_no_record(fleet: Fleet, scene: Scene,
     assert "distributed" not in capfd.readouterr().err, "Dask is quiet"
 
 
+def killed_at_once(fleet: Fleet, farm: Farm) -> None:
+    """Kills the first worker that is seen to measure."""
+    pids = farm._client.run(os.getpid)
+
+    def watch() -> None:
+        while not (going := fleet.ledger.going()):
+            time.sleep(0.002)
+        os.kill(pids[going[0][1]], signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def test_without_workers_it_says_so_and_ends(fleet: Fleet, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """First no farm, then none with this device, then a good one whose only worker dies."""
+    """First no farm, then none with this device, then a good one whose only worker dies, then its scheduler."""
     with pytest.raises(FarmError, match="no address of a Dask scheduler"):
         Farm.connect("localhost", DEVICE)
     with pytest.raises(FarmError, match=r"there: none\. Start one on it: burnish worker tcp"):
@@ -195,10 +207,35 @@ def test_without_workers_it_says_so_and_ends(fleet: Fleet, scene: Scene, monkeyp
         assert untuned is not None
         (_, trials), = farm.trials([Batch(task, (untuned, *options(task, DEVICE)[:2]))])
         assert [t.status for t in trials] == ["ok"] * 3
-        pid, = farm._client.run(os.getpid).values()
-        os.kill(pid, signal.SIGKILL)
+        killed_at_once(fleet, farm)
+        fleet.cluster.scheduler.allowed_failures = 0        # 3 by default: further workers to die of it
+        deadly = Batch(task, tuple(options(task, DEVICE)[2:4]))
+        (_, trials), = farm.trials([deadly])
+        assert [(t.candidate, t.status) for t in trials] == [(c, "crash") for c in deadly.candidates]
+        assert trials[0].message.startswith("1 of the farm's workers died of it, the last at tcp://")
         with pytest.raises(RunnerDied, match="no worker of the farm has this device any more"):
-            list(farm.trials([Batch(task, tuple(options(task, DEVICE)[2:4]))]))
+            list(farm.trials([deadly]))
+        fleet.cluster.close()
+        with pytest.raises(RunnerDied, match="scheduler is gone"):
+            farm.situ(scene, {k: [c] for k, t in scene.tasks.items() if (c := default(t, DEVICE))}, 1, 1.0)
+
+
+def test_a_tune_whose_farm_is_gone_ends_with_what_it_has(fleet: Fleet, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("burnish.compiler.farm.GRACE", 1.0)
+    fleet.start(1)
+    with Farm.connect(fleet.url, DEVICE) as farm:
+        def keep(records: Sequence[TuningRecord]) -> None:
+            for pid in farm._client.run(os.getpid).values() if not kept else ():
+                os.kill(pid, signal.SIGKILL)
+            kept.extend(records)
+
+        kept: list[TuningRecord] = []
+        found = Tuner(scene, farm, CostModel(), DEVICE, fingerprint(DEVICE), {}, Settings(60.0), keep=keep).run()
+    assert found.elapsed < 40 and kept and found.trials >= len(kept)
+    assert set(found.chosen) == set(scene.tasks)
+    why = "no worker of the farm has this device any more"
+    assert found.notes[0] == f"the trials were given up: {why}"
+    assert f"the finals inside the model were given up: {why}" in found.notes
 
 
 def test_the_command_says_what_is_wrong() -> None:
