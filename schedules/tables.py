@@ -51,6 +51,7 @@ trials = Table(
     Column("created", String(40), nullable=False),
     sqlite_with_rowid=False)
 
+STATUSES = frozenset(get_args(Status))
 KEYS = ("task", "device", "tools", "choice")
 
 
@@ -94,7 +95,7 @@ def trial(record: TuningRecord) -> dict[str, Any]:
 def record_of(row: Row[Any], task: Task, fingerprint: Fingerprint, tools: Mapping[str, str],
               candidate: Candidate) -> TuningRecord:
     """Raises ValueError where the row is not one that `trial` made."""
-    if row.status not in get_args(Status):
+    if row.status not in STATUSES:
         raise ValueError(f"there is no status {row.status!r}")
     return TuningRecord(task, candidate, fingerprint, tools, cast(Status, row.status), unpack(row.samples), row.baseline,
                         unpack(row.situ), math.inf if row.error is None else row.error, row.verified, row.message, row.created)

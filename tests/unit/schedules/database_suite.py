@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +145,22 @@ class DatabaseSuite:
         with Database.open(url, create=False) as database:
             found = list(database.records())
         assert len(found) == 180 and {repr(r) for r in found} == {repr(record(n)) for n in range(180)}
+
+    def test_threads_share_one(self, database: Database) -> None:
+        def add(first: int) -> int:
+            return sum(database.add([record(n)]).new for n in range(first, first + 25))
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(add, (0, 10, 20, 30))) == 55
+        assert {repr(r) for r in database.records()} == {repr(record(n)) for n in range(55)}
+
+    def test_many_find_nothing_there_and_make_it(self, url: str) -> None:
+        def make(_: int) -> Added:
+            with Database.open(url) as database:
+                return database.add([record(0)])
+
+        with ThreadPoolExecutor(6) as pool:
+            assert sorted(pool.map(make, range(6))) == [Added(0, 1)] * 5 + [Added(1, 0)]
 
     def test_a_killed_writer_leaves_what_it_committed(self, url: str) -> None:
         w = writer(url, 0, 100_000)

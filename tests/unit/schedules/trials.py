@@ -37,7 +37,7 @@ def task(number: int) -> Task:
 
 @cache
 def candidates() -> list[Candidate]:
-    """Legal for every `task`."""
+    """Legal for task(0), on `HERE`; the first two or so for every task."""
     return options(task(0), ZEN5)
 
 
