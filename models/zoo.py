@@ -12,7 +12,20 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from . import convnext, deit, efficientnet_lite0, export, inceptionnext, lenet5, minilm, mobilenetv1, mobilenetv2, resnet, shipped, waifu2x
+from . import (
+    convnext,
+    deit,
+    efficientnet_lite0,
+    export,
+    inceptionnext,
+    lenet5,
+    minilm,
+    mobilenetv1,
+    mobilenetv2,
+    resnet,
+    shipped,
+    waifu2x,
+)
 from .export import TorchModel
 from .packages import CACHE, cached
 

@@ -23,7 +23,8 @@ from scipy.stats import spearmanr
 
 
 @pytest.mark.parametrize("network, count", [        # as published with timm's models
-    (mobilenetv1.network, 4_231_976), (mobilenetv2.network, 3_504_872), (inceptionnext.network, 28_055_680), (resnet.resnet18, 11_689_512), (resnet.resnet50, 25_557_032),
+    (mobilenetv1.network, 4_231_976), (mobilenetv2.network, 3_504_872), (inceptionnext.network, 28_055_680),
+    (resnet.resnet18, 11_689_512), (resnet.resnet50, 25_557_032),
     (convnext.network, 28_589_128), (deit.deit_tiny, 5_717_416), (deit.deit_small, 22_050_664)])
 def test_random_models_have_timms_parameters(network, count):
     assert parameters(network()) == count
