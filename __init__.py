@@ -4,19 +4,22 @@
     burnish.compile("model.onnx", "out")        # a folder: library, weights, header, example
     model = burnish.load("out")
     y = model(x)
+
+    tuned = burnish.tune("model.onnx", budget=60)       # seconds; what it finds is recorded
+    burnish.compile("model.onnx", "out", tuned=tuned)   # a later compile finds the records by itself
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .compiler.api import Artifact, compile, load
+    from .compiler.api import Artifact, compile, load, tune
     from .compiler.errors import BurnishError, Refused
     from .targets.cpu.loader import Model
 
-__all__ = ["Artifact", "BurnishError", "Model", "Refused", "compile", "load"]
+__all__ = ["Artifact", "BurnishError", "Model", "Refused", "compile", "load", "tune"]
 HOMES = {"Artifact": "compiler.api", "BurnishError": "compiler.errors", "Model": "targets.cpu.loader",
-         "Refused": "compiler.errors", "compile": "compiler.api", "load": "compiler.api"}
+         "Refused": "compiler.errors", "compile": "compiler.api", "load": "compiler.api", "tune": "compiler.api"}
 
 
 def __getattr__(name: str) -> object:

@@ -25,7 +25,7 @@ def network() -> nn.Module:
         def __init__(self, width: int, ratio: int) -> None:
             super().__init__()
             g = width // 8
-            self.split = (width - 3 * g, g, g, g)
+            self.split = [width - 3 * g, g, g, g]
             self.square = nn.Conv2d(g, g, SQUARE, padding=SQUARE // 2, groups=g)
             self.across = nn.Conv2d(g, g, (1, BAND), padding=(0, BAND // 2), groups=g)
             self.down = nn.Conv2d(g, g, (BAND, 1), padding=(BAND // 2, 0), groups=g)

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -21,12 +22,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from .. import compile, models
+from .. import compile, models, tune
+from ..schedules.candidate import BY_NAME
+from ..targets.cpu import manifest
 from .peers import ONNXRUNTIME, PEERS, Runner, Unavailable, burnish_runner
 from .timing import BUSY, TURN_S, Timing, interleave, pin
 
-OURS = "burnish"
-DEFAULT = "lenet5,efficientnet_lite0,minilm,mobilenetv2,resnet50,convnext_tiny,deit_tiny,deit_small"
+OURS, EXACT = "burnish", "burnish --exact"
+DEFAULT = ("lenet5,efficientnet_lite0,minilm,mobilenetv1,mobilenetv2,resnet18,resnet50,convnext_tiny,inceptionnext_tiny,"
+           "deit_tiny,deit_small")
 ERROR = 1e-4        # of the output's scale: a runner past it is not computing the same model
 
 console = Console(stderr=True)
@@ -63,19 +67,39 @@ def sample(name: str, seed: int = 0) -> dict[str, np.ndarray]:
             for key, shape in models.ZOO[name].inputs.items()}
 
 
-def compiled(name: str, folder: Path, reuse: bool) -> tuple[Path, float | None]:
-    """The artifact of a model and the seconds that compiling took (None when it was there already)."""
-    path = folder / name
+@dataclass(frozen=True)
+class Ours:
+    """The artifacts of a model: the best one, and that of exact kernels alone where the best has others; and the seconds that
+    compiling the best took (None when it was there already)."""
+
+    best: Path
+    exact: Path | None
+    seconds: float | None
+
+
+def compiled(name: str, folder: Path, reuse: bool, budget: float | None, records: str | None) -> Ours:
+    """budget: seconds to tune for first; records: where what was tuned is found and kept."""
+    path, exact = folder / name, folder / f"{name}-exact"
     if reuse and (path / "manifest.json").exists():
-        return path, None
+        return Ours(path, exact if exact.exists() else None, None)
+    model, shapes = models.build(name), models.ZOO[name].inputs
+    if budget is not None:
+        tune(model, shapes=shapes, budget=budget, records=records)
     start = time.perf_counter()
-    compile(models.build(name), path, shapes=models.ZOO[name].inputs)
-    return path, time.perf_counter() - start
+    compile(model, path, shapes=shapes, records=records)
+    seconds = time.perf_counter() - start
+    if all(BY_NAME[k.template].exact for k in manifest.read(path).kernels):
+        shutil.rmtree(exact, ignore_errors=True)
+        return Ours(path, None, seconds)
+    compile(model, exact, shapes=shapes, records=records, exact=True)
+    return Ours(path, exact, seconds)
 
 
-def runners(name: str, artifact: Path | None, threads: int) -> tuple[dict[str, Runner], dict[str, str]]:
+def runners(name: str, ours: Ours | None, threads: int) -> tuple[dict[str, Runner], dict[str, str]]:
     """Every runner that can run the model, ours first, and why the others cannot."""
-    found: dict[str, Runner] = {OURS: burnish_runner(artifact, threads)} if artifact else {}
+    found: dict[str, Runner] = {OURS: burnish_runner(ours.best, threads)} if ours else {}
+    if ours and ours.exact:
+        found[EXACT] = burnish_runner(ours.exact, threads)
     missing = {}
     for peer in PEERS:
         try:
@@ -96,9 +120,9 @@ def check(outputs: dict[str, list[np.ndarray]]) -> dict[str, str]:
     return wrong
 
 
-def measure(name: str, artifact: Path | None, threads: int, rounds: int) -> Row:
+def measure(name: str, ours: Ours | None, threads: int, rounds: int) -> Row:
     inputs = sample(name)
-    found, missing = runners(name, artifact, threads)
+    found, missing = runners(name, ours, threads)
     wrong = check({key: [np.array(o) for o in run(inputs)] for key, run in found.items()})
     calls = {key: partial(run, inputs) for key, run in found.items() if key not in wrong}
     with Progress(TextColumn("[bold]{task.description}"), BarColumn(), console=console, transient=True) as bar:
@@ -151,7 +175,8 @@ def page(rows: list[Row], threads: int, rounds: int) -> str:
         f"{TURN_S * 1e3:.0f} ms in one pinned process, {rounds} rounds in rotating order, after a warm-up; every output was "
         "compared with onnxruntime's. Times are in milliseconds per call from Python; the spread is the distance between the "
         "quartiles over the median. The ratio says how many times as fast as that runner burnish is: the median over rounds of "
-        "the ratio within a round.", "",
+        "the ratio within a round. burnish may use algorithms that round differently (Winograd); where it does, "
+        "`burnish --exact` is the same model without them.", "",
         "| model | runner | p10 | median | spread | ratio |", "|---|---|---:|---:|---:|---:|"]
     for row in rows:
         lines += [f"| {' | '.join((row.model if i == 0 else '', *line))} |" for i, line in enumerate(cells(row))]
@@ -171,6 +196,8 @@ def main(
     names: Annotated[str, typer.Option("--models", help="Models of the zoo, separated by commas.")] = DEFAULT,
     threads: Annotated[int, typer.Option(min=1, help="Threads per runner, and CPUs to keep to.")] = 1,
     rounds: Annotated[int, typer.Option(min=3, help="Turns of each runner.")] = 30,
+    budget: Annotated[float | None, typer.Option("--tune", min=1, help="Seconds to tune each model for first.")] = None,
+    records: Annotated[str | None, typer.Option(help="Database of tuning records; by default the user's own.")] = None,
     peers_only: Annotated[bool, typer.Option("--peers-only", help="Time the peers alone: a baseline.")] = False,
     artifacts: Annotated[Path, typer.Option(help="Where the compiled models go.")] = Path("out/bench"),
     reuse: Annotated[bool, typer.Option("--reuse", help="Take artifacts that are there instead of compiling anew.")] = False,
@@ -184,18 +211,18 @@ def main(
     unknown = set(names.split(",")) - set(models.ZOO)
     if unknown:
         raise typer.BadParameter(f"not in the zoo: {', '.join(sorted(unknown))}; there are {', '.join(models.ZOO)}")
-    built: dict[str, tuple[Path, float | None]] = {}
+    built: dict[str, Ours] = {}
     if not peers_only:
         for name in names.split(","):
-            with console.status(f"compiling {name}"):
-                built[name] = compiled(name, artifacts, reuse)
+            with console.status(f"{'tuning and ' if budget else ''}compiling {name}"):
+                built[name] = compiled(name, artifacts, reuse, budget, records)
     pin(threads)        # after compiling, which may use every CPU
     rows = []
     for name in names.split(","):
-        artifact, seconds = built.get(name, (None, None))
-        row = measure(name, artifact, threads, rounds)
-        if artifact:
-            row.compile_s, row.library_kb = seconds, sum(f.stat().st_size for f in artifact.glob("*.so")) / 1e3
+        ours = built.get(name)
+        row = measure(name, ours, threads, rounds)
+        if ours:
+            row.compile_s, row.library_kb = ours.seconds, sum(f.stat().st_size for f in ours.best.glob("*.so")) / 1e3
         rows.append(row)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
