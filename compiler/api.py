@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from ..schedules.database import Database
 from ..schedules.select import Pick
 from ..schedules.tuner import Result, Settings, State
 from ..targets.cpu import artifact, driver, emulator, loader, profile
@@ -24,7 +23,7 @@ from .driver import Compiled, Lowered, Progress, build_model, lower_model, sha25
 from .errors import BurnishError, TuningRefused, VerificationError
 from .planner import signature
 from .sample import Oracle, oracle, sample_inputs
-from .tune import choose, existing
+from .tune import choose, existing, to_keep
 from .tune import tune as tune_lowered
 from .verify import verify
 
@@ -58,7 +57,7 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     target: "native" (this machine's CPU), "linux-arm64", or a device of `targets/cpu/devices`; shapes: {input: shape} for inputs
     with free dimensions; workers: processes that build kernels, by default one for each CPU; seed: of the sample input;
     tuned: what `tune` has just found; exact: only algorithms that round as the definition does (no Winograd); records: the
-    database of tuning records, a file or an SQLAlchemy URL, by default the user's own, whose best candidates are used;
+    database of tuning records, a file or an SQLAlchemy URL, by default the user's own, whose best candidates are used, or "none";
     progress: called with (step, done, total).
 
     Raises ImportRefused (a broken or hostile file), Refused (unsupported ops, all of them at once), BuildError, VerificationError
@@ -109,7 +108,7 @@ def tune(model: str | Path, *, budget: float = 60.0, shapes: Mapping[str, Sequen
                             "tune on such a machine and `burnish records import` what it found")
     graph = importer.load(Path(model), {k: tuple(v) for k, v in (shapes or {}).items()})
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
-    database = Database.open(records)
+    database = to_keep(records)
     lowered = front(graph, graph.clone(), inputs)
     device, settings = profile.find(target), Settings(budget, seed, exact)
     with ExitStack() as stack:

@@ -22,7 +22,7 @@ Workers = Annotated[int | None, typer.Option(metavar="N", min=1, show_default=Fa
                                              help="Processes that build kernels. Default: one for each CPU.")]
 Rows = Annotated[int, typer.Option("--kernels", metavar="N", min=0, help="Rows of the table.")]
 Records = Annotated[str | None, typer.Option(metavar="FILE or URL", show_default=False, help=(
-    "Database of tuning records: an SQLite file, or an SQLAlchemy URL. Default: the user's own."))]
+    "Database of tuning records: an SQLite file, an SQLAlchemy URL, or none. Default: the user's own."))]
 Exact = Annotated[bool, typer.Option("--exact", help=(
     "Only algorithms that round as the definition does, but for the order of sums: no Winograd."))]
 Farm = Annotated[str | None, typer.Option(metavar="tcp://HOST:PORT", show_default=False, help=(

@@ -26,6 +26,7 @@ from ..targets.cpu.runner import LocalRunner
 from .driver import Lowered
 from .scene import scene_of
 
+NO_RECORDS = "none"
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "burnish", "ziglang")      # what a kernel's speed may depend on
 
 
@@ -48,10 +49,15 @@ def tune(lowered: Lowered, inputs: Mapping[str, np.ndarray], device: Device, set
 
 
 def existing(url: str | None) -> Database | None:
-    """The records to look into; None where the user has not tuned anything yet."""
-    if url is None and not (Path.home() / FOLDER / FILE).exists():
+    """The records to look into; None where there are to be none, and where the user has not tuned anything yet."""
+    if url == NO_RECORDS or (url is None and not (Path.home() / FOLDER / FILE).exists()):
         return None
     return Database.open(url, create=False)
+
+
+def to_keep(url: str | None) -> Database:
+    """Where a tune keeps its records."""
+    return Database.open("sqlite://" if url == NO_RECORDS else url)
 
 
 @contextmanager
