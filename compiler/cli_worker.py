@@ -37,8 +37,8 @@ def worker(url: Url, target: Target = "native", workers: Builders = None) -> Non
     ui.say(f"{farm_worker.label(fingerprint(device))}, {ui.count(builders, 'builder')}, for {url}")
     try:
         asyncio.run(farm_worker.serve(url, fingerprint(device), builders, farm.TIMEOUT))
-    except (OSError, TimeoutError) as e:
-        raise FarmError(f"{url}: no Dask scheduler answers there within {farm.TIMEOUT:.0f} s") from e
+    except Exception as e:
+        raise farm.unreachable(url, e) from e
     ui.say(f"{url}: the scheduler ended, or let this worker go")
 
 

@@ -65,9 +65,8 @@ class Farm:
         quiet()
         try:
             client = Client(url, timeout=TIMEOUT, set_as_default=False)
-        except (OSError, ValueError) as e:
-            raise FarmError(f"{url}: no Dask scheduler answers there within {TIMEOUT:.0f} s; "
-                            f"is `dask scheduler` running?") from e
+        except Exception as e:
+            raise unreachable(url, e) from e
         try:
             _check(client, url, device)
         except BaseException:
@@ -209,6 +208,15 @@ def address(url: str) -> str:
     if not re.fullmatch(r"(tcp|tls)://[^\s/:]+:\d{1,5}", url):
         raise FarmError(f"{url!r} is no address of a Dask scheduler; one looks like tcp://192.168.0.7:8786")
     return url
+
+
+def unreachable(url: str, e: Exception) -> FarmError:
+    """What it means that Dask could not connect: it raises much, and what tells most is at the bottom."""
+    while isinstance(e.__cause__, Exception):
+        e = e.__cause__
+    if isinstance(e, OSError):
+        return FarmError(f"{url}: no Dask scheduler answers there within {TIMEOUT:.0f} s; is `dask scheduler` running?")
+    return FarmError(f"{url}: {e}")
 
 
 def quiet() -> None:
