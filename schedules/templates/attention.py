@@ -85,7 +85,7 @@ class Attention(Template):
         s = Shape.of(task)
         wide_k, wide_v = up(s.nk, device.lanes), up(s.dv, device.lanes)
         most = max(r * v for r in range(1, min(s.nq, 16) + 1) for v in range(1, 7) if _fits(r, v, device))
-        dims = {up(wide_v, panels) for panels in range(1, wide_v + 1)}      # the widths of equal panels
+        dims = {up(wide_v, up(wide_v, d)) for d in range(1, min(wide_v, device.vector_registers) + 1)}    # widths of equal panels
         return (Space.of(rows=range(1, min(s.nq, 16) + 1), vectors=range(1, min(wide_k, 6) + 1), dims=sorted(dims),
                          group=(1, 2, 4), splits=sorted({1, up(s.nk, 512)}),
                          blocks=sorted({min(b, up(s.nq, 16)) for b in (1, 2, 4)}),
