@@ -162,6 +162,12 @@ def decide(tasks: Sequence[Task], device: Device, name: str, picks: Mapping[str,
     return choices
 
 
+def preparing(choices: Mapping[str, Choice], tasks: Mapping[str, Task], device: Device) -> dict[str, Task]:
+    """The tasks that prepare constants when the model is loaded, by key."""
+    made = (t for key, c in choices.items() for t in c.template.prepare(tasks[key], c.knobs, device).values())
+    return {t.key: t for t in made}
+
+
 def build(choices: Mapping[str, Choice], tasks: Mapping[str, Task], device: Device, workers: int,
           progress: Progress = silent) -> list[KernelCode]:
     """Object code of every kernel, made in worker processes; raises BuildError with every kernel that failed."""
@@ -196,6 +202,7 @@ def build_model(lowered: Lowered, device: Device, name: str, progress: Progress 
     """From tasks to kernels and a plan for `device`; raises BuildError. picks: what tasks are made with, by key, where not with
     their default."""
     tasks = {low.task.key: low.task for low in lowered.groups}
+    tasks |= preparing(decide(list(tasks.values()), device, name, picks or {}), tasks, device)
     choices = decide(list(tasks.values()), device, name, picks or {})
     kernels = build(choices, tasks, device, workers or len(os.sched_getaffinity(0)), progress)
     plan, weights = make_plan(name, lowered.model, lowered.groups, choices, device)

@@ -57,6 +57,27 @@ def place_buffers(sizes: Sequence[int], births: Sequence[int], deaths: Sequence[
     return offsets, total
 
 
+class Prepared:
+    """Constants that are made when the model is created; equal ones once."""
+
+    def __init__(self, choices: Mapping[str, Choice], device: Device) -> None:
+        self.setup: list[Launch] = []
+        self.size = 0
+        self._choices, self._device = choices, device
+        self._known: dict[tuple[int, str], Place] = {}
+
+    def add(self, source: int, task: Task, nodes: tuple[str, ...]) -> Place:
+        """Where the setup puts what `task` makes of the weights at `source`."""
+        if (source, task.key) not in self._known:
+            (output,) = task.outputs
+            place = self._known[source, task.key] = Place("prepared", self.size)
+            self.size += up(task.buffers[output].bytes)
+            args = tuple(place if n == output else Place("weights", source) for n in range(len(task.buffers)))
+            nbytes = sum(b.bytes for b in task.buffers)
+            self.setup.append(launch(task, self._choices[task.key], args, nodes, nbytes, self._device))
+        return self._known[source, task.key]
+
+
 class Weights:
     """The packed constants, one after another in order of first use; equal ones once."""
 
@@ -100,23 +121,33 @@ def places(model: ir.Model, lowered: Sequence[LoweredGroup]) -> tuple[dict[ir.Va
 
 def plan(name: str, model: ir.Model, lowered: Sequence[LoweredGroup], choices: Mapping[str, Choice],
          device: Device) -> tuple[Plan, np.ndarray]:
-    """The plan of the model and the content of its weights file. `choices`: by task key."""
+    """The plan of the model and the content of its weights file. `choices`: by task key, also of the tasks that prepare
+    constants."""
     place_of, arena = places(model, lowered)
-    weights, launches = Weights(), []
+    weights, launches, prepared = Weights(), [], Prepared(choices, device)
     for low in lowered:
         c = choices[low.task.key]
-        packs = c.template.pack(low.task, c.knobs, device)
-        args = tuple(replace(place_of[b.root], start=b.start) if isinstance(b, Region)
-                     else Place("weights", weights.add(packs[n](b) if n in packs else b)) for n, b in enumerate(low.bindings))
-        launches.append(Launch(
-            kernel=c.symbol, args=args, tiles=c.template.tiles(low.task, c.knobs, device),
-            scratch=c.template.scratch(low.task, c.knobs, device),
-            nodes=tuple(f"{n.op_type} {n.name}" for n in low.group.nodes), flops=flops(low.task),
-            bytes=sum(b.nbytes for b in low.bindings)))
+        packs, prepare = c.template.pack(low.task, c.knobs, device), c.template.prepare(low.task, c.knobs, device)
+        nodes = tuple(f"{n.op_type} {n.name}" for n in low.group.nodes)
+        args = []
+        for n, b in enumerate(low.bindings):
+            if isinstance(b, Region):
+                args.append(replace(place_of[b.root], start=b.start))
+                continue
+            source = weights.add(packs[n](b) if n in packs else b)
+            args.append(prepared.add(source, prepare[n], nodes) if n in prepare else Place("weights", source))
+        launches.append(launch(low.task, c, tuple(args), nodes, sum(b.nbytes for b in low.bindings), device))
     result = Plan(
         name=name, inputs=tuple(map(signature, model.graph.inputs)), outputs=tuple(map(signature, model.graph.outputs)),
-        launches=tuple(launches), arena=arena, scratch=max((up(x.scratch) for x in launches), default=0), weights=weights.size)
+        launches=tuple(launches), arena=arena, scratch=max((up(x.scratch) for x in (*prepared.setup, *launches)), default=0),
+        weights=weights.size, setup=tuple(prepared.setup), prepared=prepared.size)
     return result, weights.array()
+
+
+def launch(task: Task, choice: Choice, args: tuple[Place, ...], nodes: tuple[str, ...], nbytes: int, device: Device) -> Launch:
+    template, knobs = choice.template, choice.knobs
+    return Launch(kernel=choice.symbol, args=args, tiles=template.tiles(task, knobs, device),
+                  scratch=template.scratch(task, knobs, device), nodes=nodes, flops=flops(task), bytes=nbytes)
 
 
 def signature(value: ir.Value) -> Signature:

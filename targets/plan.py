@@ -26,10 +26,10 @@ class Signature:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a kernel's argument lies: `offset` bytes into the arena or the weights, or input or output number `offset`; `start`
-    bytes further on where it is part of something larger."""
+    """Where a kernel's argument lies: `offset` bytes into the arena, the weights or the prepared constants, or input or output
+    number `offset`; `start` bytes further on where it is part of something larger."""
 
-    where: Literal["input", "output", "arena", "weights"]
+    where: Literal["input", "output", "arena", "weights", "prepared"]
     offset: int
     start: int = 0
 
@@ -61,8 +61,9 @@ class KernelCode:
 
 @dataclass(frozen=True)
 class Plan:
-    """arena, scratch (for each thread) and weights in bytes. `constants`: outputs that are constants of the model are copied
-    from the weights by a launch like any other."""
+    """arena, scratch (for each thread), weights and prepared in bytes. setup: what runs once, when the model is created, and
+    makes the prepared constants of the weights. Outputs that are constants of the model are copied from the weights by a launch
+    like any other."""
 
     name: str
     inputs: tuple[Signature, ...]
@@ -72,3 +73,5 @@ class Plan:
     scratch: int
     weights: int
     info: tuple[tuple[str, Any], ...] = ()
+    setup: tuple[Launch, ...] = ()
+    prepared: int = 0

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...schedules.device import Device
-from ..plan import KernelCode, Plan, Signature
+from ..plan import KernelCode, Launch, Plan, Signature
 from . import driver, manifest, toolchain
 from .errors import ArtifactError
 
@@ -144,15 +144,18 @@ def describe(plan: Plan, kernels: Sequence[KernelCode], device: Device, files: M
                                 vector_registers=device.vector_registers),
         inputs=tuple(manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in plan.inputs),
         outputs=tuple(manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in plan.outputs),
-        arena=plan.arena, scratch=plan.scratch, weights=plan.weights,
+        arena=plan.arena, scratch=plan.scratch, weights=plan.weights, prepared=plan.prepared,
         kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=code_bytes(k), template=k.template, knobs=dict(k.knobs),
                                       task=k.task) for k in kernels),
-        launches=tuple(manifest.Launch(kernel=x.kernel, nodes=x.nodes, tiles=x.tiles, scratch=x.scratch, flops=x.flops,
-                                       bytes=x.bytes, args=tuple((p.where, p.offset, p.start) for p in x.args))
-                       for x in plan.launches),
+        launches=tuple(map(launch, plan.launches)), setup=tuple(map(launch, plan.setup)),
         passes=tuple(passes), tools=dict(sorted({**toolchain.versions(), **tools}.items())),
         info=dict(sorted({**dict(plan.info), **info}.items())),
         files={name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)})
+
+
+def launch(x: Launch) -> manifest.Launch:
+    return manifest.Launch(kernel=x.kernel, nodes=x.nodes, tiles=x.tiles, scratch=x.scratch, flops=x.flops, bytes=x.bytes,
+                           args=tuple((p.where, p.offset, p.start) for p in x.args))
 
 
 def code_bytes(kernel: KernelCode) -> int:

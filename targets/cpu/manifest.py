@@ -68,8 +68,9 @@ class Machine(_Record):
 
 
 class Manifest(_Record):
-    """name: the model's; identifier: what its C symbols and files start with. arena, scratch (for each thread), weights: bytes.
-    passes: applied to the model, in order; tools: versions; info: what else the compiler has to say; files: SHA-256 by path."""
+    """name: the model's; identifier: what its C symbols and files start with. arena, scratch (for each thread), weights and
+    prepared: bytes. setup: launches that run once, when the model is created. passes: applied to the model, in order; tools:
+    versions; info: what else the compiler has to say; files: SHA-256 by path."""
 
     format: Literal["burnish-cpu"] = "burnish-cpu"
     version: Literal[1] = 1
@@ -81,8 +82,10 @@ class Manifest(_Record):
     arena: int = Field(ge=0)
     scratch: int = Field(ge=0)
     weights: int = Field(ge=0)
+    prepared: int = Field(ge=0)
     kernels: tuple[Kernel, ...]
     launches: tuple[Launch, ...]
+    setup: tuple[Launch, ...]
     passes: tuple[str, ...] = ()
     tools: dict[str, str] = {}
     info: dict[str, Any] = {}

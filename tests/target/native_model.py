@@ -1,6 +1,7 @@
 """A small Plan with kernels written in C, for the tests of the CPU target: no compiler, no TVM.
 
-y = 2 max(x + w, 0) over ROWS x COLUMNS, one tile for each row; n = the row numbers as int64.
+y = 2 max(x + w, 0) over ROWS x COLUMNS, one tile for each row; n = the row numbers as int64. The setup negates w twice, each row
+into another place, so that the model reads what two launches of it made.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ void k_double(const float *x, float *y, int64_t *rows, float *scratch, int32_t b
         for (int n = 0; n < 100; n++) y[r * 100 + n] = scratch[n];
         rows[r] = r;
     }
+}""",
+    "k_negate": """#include <stdint.h>
+void k_negate(const float *w, float *minus, int32_t begin, int32_t end) {
+    for (int32_t r = begin; r < end; r++)
+        for (int n = 0; n < 100; n++) minus[(36 - r) * 100 + n] = -w[r * 100 + n];
 }""",
 }
 
@@ -63,10 +69,13 @@ def sample(device: Device | None = None, name: str = "3-layer net*/", scale: flo
     big = 10**9     # flops, so that the launch is shared out among the threads
     odd = 'odd */ "name"\\\n'
     launches = (
-        Launch("k_add", (Place("input", 0), Place("weights", 0), Place("arena", 0)), ROWS, 0, ("/a/Add", odd), big, 1),
+        Launch("k_add", (Place("input", 0), Place("prepared", BYTES), Place("arena", 0)), ROWS, 0, ("/a/Add", odd), big, 1),
         Launch("k_relu", (Place("arena", 0), Place("arena", BYTES)), ROWS, 0, ("relu",), 1, 1),
         Launch("k_double", (Place("arena", BYTES), Place("output", 0), Place("output", 1)), ROWS, 400, ("mul ü",), big, 1),
     )
     outputs = Signature("y", (ROWS, COLUMNS), "float32"), Signature("n", (ROWS,), "int64")
-    plan = Plan(name, (Signature("input.1", (ROWS, COLUMNS), "float32"),), outputs, launches, 2 * BYTES, 400, w.nbytes)
+    setup = (Launch("k_negate", (Place("weights", 0), Place("prepared", 0)), ROWS, 0, (odd,), big, 1),
+             Launch("k_negate", (Place("prepared", 0), Place("prepared", BYTES)), ROWS, 0, (odd,), big, 1))
+    plan = Plan(name, (Signature("input.1", (ROWS, COLUMNS), "float32"),), outputs, launches, 2 * BYTES, 400, w.nbytes,
+                setup=setup, prepared=2 * BYTES)
     return Sample(plan, kernels, w, (x,), reference(x, w), device)

@@ -42,9 +42,11 @@ def test_the_manifest_tells_all(made: Sample, folder: Path) -> None:
     m = manifest.read(folder)
     assert (m.name, m.identifier, m.passes) == (made.plan.name, NAME, ("fold",))
     assert set(m.tools) == {"burnish", "ziglang"}
-    assert [k.symbol for k in m.kernels] == ["k_add", "k_relu", "k_double"]
+    assert [k.symbol for k in m.kernels] == ["k_add", "k_relu", "k_double", "k_negate"]
     assert all(0 < k.code_bytes < len(code.code) for k, code in zip(m.kernels, made.kernels, strict=True))
     assert m.launches[0].nodes == made.plan.launches[0].nodes and m.launches[0].flops == 10**9
+    assert [x.args for x in m.setup] == [(("weights", 0, 0), ("prepared", 0, 0)),
+                                         (("prepared", 0, 0), ("prepared", made.plan.prepared // 2, 0))]
     assert set(m.files) | {"manifest.json"} == set(content(folder))
     assert json.loads((folder / "manifest.json").read_text())["device"]["name"] == made.device.name
     with np.load(folder / "sample.npz") as npz:
@@ -181,6 +183,10 @@ def test_plans_that_c_cannot_say_are_refused(made: Sample) -> None:
         plan = dataclasses.replace(made.plan, launches=(dataclasses.replace(launch, **change), *made.plan.launches[1:]))
         with pytest.raises(ToolchainError, match=words):
             driver.source(plan, made.device, 0)
+    for place in (Place("input", 0), Place("arena", 0), Place("prepared", made.plan.prepared + 64)):
+        setup = dataclasses.replace(made.plan.setup[0], args=(Place("weights", 0), place))
+        with pytest.raises(ToolchainError, match=f"no {place.where}"):
+            driver.source(dataclasses.replace(made.plan, setup=(setup,)), made.device, 0)
 
 
 def test_reference_is_what_the_kernels_say(made: Sample) -> None:

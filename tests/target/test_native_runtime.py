@@ -123,6 +123,25 @@ def test_bad_weights_and_arguments_are_error_codes(folder: Path, tmp_path: Path)
         assert text(number).decode() == words
 
 
+@pytest.mark.parametrize("shared", [(True, True), (True, False), (False, True), (False, False)])
+def test_the_setup_runs_before_the_first_run(made: Sample, tmp_path: Path, shared: tuple[bool, bool]) -> None:
+    """Shared out or not, by more threads than there are CPUs, and with nothing but the setup to share out."""
+    setup = tuple(replace(x, flops=10**9 * s) for x, s in zip(made.plan.setup, shared, strict=True))
+    alone = tuple(replace(x, flops=1) for x in made.plan.launches)
+    for plan, threads in ((replace(made.plan, setup=setup), 5), (replace(made.plan, setup=setup, launches=alone), 1)):
+        folder = artifact.write(plan, *made.arguments[1:], tmp_path / "net")
+        for _ in range(50):
+            with loader.load(folder, 5, verify=False) as model:
+                assert model.threads == threads
+                np.testing.assert_array_equal(model(*made.inputs)[0], made.outputs[0])
+
+
+def test_too_little_memory_is_an_error_code(made: Sample, tmp_path: Path) -> None:
+    folder = artifact.write(replace(made.plan, prepared=1 << 50), *made.arguments[1:], tmp_path / "net")
+    code = {name: number for name, number, _ in driver.errors()}
+    assert create(folder, folder / f"{NAME}.weights") == code["MEMORY"]
+
+
 def test_the_library_needs_libc_only_and_shows_its_interface_only(folder: Path) -> None:
     library = str(folder / f"lib{NAME}.so")
     dynamic = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout

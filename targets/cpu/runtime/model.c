@@ -16,6 +16,8 @@
 
 struct burnish_model {
     const burnish_program *program;
+    const burnish_launch *launches;     /* what to run: the program's launches, or its setup */
+    int launch_count;
     burnish_memory memory;
     char *scratch;
     size_t scratch_stride;
@@ -36,8 +38,7 @@ static double now(void) {
 }
 
 /* This thread's part of a launch. The split is the same in every launch, so that a thread mostly reads what it wrote itself. */
-static void share(burnish_model *m, int n, int thread, void *scratch) {
-    const burnish_launch *launch = &m->program->launches[n];
+static void share(burnish_model *m, const burnish_launch *launch, int n, int thread, void *scratch) {
     for (int k = 0; k < m->threads; k++) {
         int owner = (thread + k) % m->threads;
         int32_t begin = (int32_t)((int64_t)launch->tiles * owner / m->threads);
@@ -55,18 +56,20 @@ static void share(burnish_model *m, int n, int thread, void *scratch) {
 
 static void walk(void *context, int thread) {
     burnish_model *m = context;
-    const burnish_program *p = m->program;
+    /* Of this run: a member may still be behind the last barrier when member 0 begins the next one. */
+    const burnish_launch *launches = m->launches;
+    int count = m->launch_count;
     void *scratch = m->scratch + (size_t)thread * m->scratch_stride;
     double start = thread == 0 && m->seconds ? now() : 0;
-    for (int n = 0; n < p->launch_count; n++) {
-        const burnish_launch *launch = &p->launches[n];
+    for (int n = 0; n < count; n++) {
+        const burnish_launch *launch = &launches[n];
         int serial = m->threads == 1 || launch->serial;
         if (!serial)
-            share(m, n, thread, scratch);
+            share(m, launch, n, thread, scratch);
         else if (thread == 0)
             launch->run(&m->memory, scratch, 0, launch->tiles);
         /* Serial launches in a row need no barrier: thread 0 does them all, and it alone returns to a caller. */
-        int next_is_shared = n + 1 < p->launch_count && !p->launches[n + 1].serial;
+        int next_is_shared = n + 1 < count && !launches[n + 1].serial;
         if (m->team && (!serial || next_is_shared))
             burnish_team_barrier(m->team);
         if (thread == 0 && m->seconds) {
@@ -74,6 +77,25 @@ static void walk(void *context, int thread) {
             m->seconds[n] = end - start;
             start = end;
         }
+    }
+}
+
+static int any_shared(const burnish_launch *launches, int count) {
+    for (int n = 0; n < count; n++)
+        if (!launches[n].serial)
+            return 1;
+    return 0;
+}
+
+/* With the team, where there is one and it would meet at a barrier. */
+static void run_all(burnish_model *m, const burnish_launch *launches, int count, int shared) {
+    m->launches = launches;
+    m->launch_count = count;
+    if (m->team && shared) {
+        memset(m->taken, 0, (size_t)m->threads * m->taken_stride * sizeof *m->taken);
+        burnish_team_run(m->team);
+    } else {
+        walk(m, 0);
     }
 }
 
@@ -96,24 +118,21 @@ int burnish_run(burnish_model *m, const void *const *inputs, void *const *output
     m->memory.inputs = (void *const *)inputs;
     m->memory.outputs = outputs;
     m->seconds = seconds;
-    if (m->team) {
-        memset(m->taken, 0, (size_t)m->threads * m->taken_stride * sizeof *m->taken);
-        burnish_team_run(m->team);
-    } else {
-        walk(m, 0);
-    }
+    run_all(m, p->launches, p->launch_count, 1);
     atomic_flag_clear_explicit(&m->busy, memory_order_release);
     return BURNISH_OK;
 }
 
-/* One block holds the instance, its counters, the arena and the scratch of every thread. */
+/* One block holds the instance, its counters, the arena, the scratch of every thread and the prepared constants. */
 static burnish_model *allocate(const burnish_program *p, int threads) {
-    size_t taken_stride = round_up((size_t)p->launch_count, LINE / sizeof(atomic_int));
+    int count = p->launch_count > p->setup_count ? p->launch_count : p->setup_count;
+    size_t taken_stride = round_up((size_t)count, LINE / sizeof(atomic_int));
     size_t scratch_stride = round_up(p->scratch_bytes, LINE);
     size_t taken_at = round_up(sizeof(burnish_model), LINE);
     size_t arena_at = taken_at + (size_t)threads * taken_stride * sizeof(atomic_int);
     size_t scratch_at = arena_at + round_up(p->arena_bytes, LINE);
-    size_t bytes = scratch_at + (size_t)threads * scratch_stride;
+    size_t prepared_at = scratch_at + (size_t)threads * scratch_stride;
+    size_t bytes = prepared_at + p->prepared_bytes;
     size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : LINE;
     char *block = NULL;
     if (posix_memalign((void **)&block, alignment, round_up(bytes, alignment)) != 0)
@@ -129,6 +148,7 @@ static burnish_model *allocate(const burnish_program *p, int threads) {
     m->taken = (atomic_int *)(block + taken_at);
     m->taken_stride = taken_stride;
     m->memory.arena = block + arena_at;
+    m->memory.prepared = block + prepared_at;
     m->scratch = block + scratch_at;
     m->scratch_stride = scratch_stride;
     atomic_flag_clear(&m->busy);
@@ -137,10 +157,9 @@ static burnish_model *allocate(const burnish_program *p, int threads) {
 
 /* `threads`, or as many as there are CPUs; 1 where nothing is shared out, since a team must meet in every run. */
 static int useful_threads(const burnish_program *p, int threads) {
-    for (int n = 0; n < p->launch_count; n++)
-        if (!p->launches[n].serial)
-            return threads ? threads : burnish_cpu_count();
-    return 1;
+    if (!any_shared(p->launches, p->launch_count))
+        return 1;
+    return threads ? threads : burnish_cpu_count();
 }
 
 int burnish_create(burnish_model **model, const burnish_program *program, const char *weights_path, int threads) {
@@ -159,6 +178,7 @@ int burnish_create(burnish_model **model, const burnish_program *program, const 
         burnish_destroy(m);
         return error;
     }
+    run_all(m, program->setups, program->setup_count, any_shared(program->setups, program->setup_count));
     *model = m;
     return BURNISH_OK;
 }

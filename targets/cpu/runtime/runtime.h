@@ -17,6 +17,7 @@ enum {
 typedef struct {
     char *arena;
     char *weights;      /* read-only pages */
+    char *prepared;     /* constants that the setup makes of the weights */
     void *const *inputs;
     void *const *outputs;
 } burnish_memory;
@@ -31,8 +32,9 @@ typedef struct {
 
 typedef struct {
     const burnish_launch *launches;
-    int launch_count, input_count, output_count;
-    size_t arena_bytes, scratch_bytes /* of each thread */, weight_bytes;
+    const burnish_launch *setups;   /* run once, when an instance is created; touch weights, prepared and scratch only */
+    int launch_count, setup_count, input_count, output_count;
+    size_t arena_bytes, scratch_bytes /* of each thread */, weight_bytes, prepared_bytes;
     uint64_t weight_id;             /* the start of the weights' SHA-256 */
     const char *const *isa;         /* instruction sets that the kernels use; ends with a null */
 } burnish_program;
