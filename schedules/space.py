@@ -63,6 +63,8 @@ class Space:
         for name, values in self.knobs:
             if choice.get(name) not in values:
                 return f"{name}={choice.get(name)!r} is none of {values}"
+        if len(choice) > len(self.knobs):
+            return f"there is no knob {next(iter(set(choice) - {name for name, _ in self.knobs}))}"
         k = SimpleNamespace(**choice)
         return next((reason for condition, reason in self.conditions if not condition(k)), None)
 

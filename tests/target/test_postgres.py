@@ -30,8 +30,8 @@ def program(name: str) -> str:
 
 
 def call(*command: str | Path) -> None:
-    """As somebody whom the server trusts to start it: it does not run as root."""
-    user = None if os.geteuid() else pwd.getpwnam("postgres")
+    """As nobody where this is root, as whom the server does not run."""
+    user = None if os.geteuid() else pwd.getpwnam("nobody")
     extra = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=120, **extra)  # type: ignore[call-overload]
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
@@ -48,7 +48,7 @@ def folder() -> Iterator[Path]:
     initdb, pg_ctl = program("initdb"), program("pg_ctl")
     folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
     if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
+        shutil.chown(folder, "nobody")
     data = folder / "data"
     call(initdb, "-D", data, "-U", "burnish", "-A", "trust", "-E", "UTF8", "--no-sync")
     start(folder)

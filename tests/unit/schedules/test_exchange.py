@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from burnish.schedules import exchange
+from burnish.schedules.candidate import Candidate
 from burnish.schedules.database import Added, Database
 from burnish.schedules.exchange import Checker
+from burnish.schedules.expr import indices, load, var
 from burnish.schedules.records import RecordsError, TuningRecord
+from burnish.schedules.space import Knobs
+from burnish.schedules.task import Buffer, Store, Task
 
 from .harness import ZEN5
 from .trials import HERE, PER_TASK, PHONE, candidates, failed, record
@@ -102,6 +107,7 @@ BAD_LINES = {
     "params": (line(at="task", params={"m": {"a": 1}}), "the task's parameter m cannot be"),
     "params of no compiler": (line(at="task", params={}), "candidate: "),
     "expression": (line(at="task", expressions=[["eval", "int32", "1", []]]), "there is no op 'eval'"),
+    "another knob": (line(at="candidate", knobs=dict(candidates()[0].knobs) | {"turbo": 1}), "there is no knob turbo"),
     "out of the space": (line(at="candidate", knobs=BEYOND), "999 is none of"),
     "deep": (line().replace('"tools": {', '"tools": {"a": ' + "[" * 500 + "]" * 500 + ", "), "recursion|invalid|limit"),
     "surrogate": (line(message="x").replace('"message": "x"', '"message": "\\udc80"'), "surrogate"),
@@ -135,6 +141,21 @@ def test_a_record_of_another_device_is_looked_at_where_it_is_used(tmp_path: Path
     with pytest.raises(RecordsError, match="999 is none of"):
         read(path)
     assert len(read(path, here=False)) == 1
+
+
+def test_sizes_that_no_model_has() -> None:
+    """Are not counted out one by one to say whether a candidate is legal (a space is built from the sizes of its task)."""
+    x = [load(n, indices(4), "float32") for n in range(3)]
+    sizes = {"batch": 1, "heads": 1, "nq": 1 << 40, "nk": 1 << 40, "d": 1 << 40, "dv": 1 << 47, "scale": 0.5, "causal": 0}
+    shape = (1, 1, 1 << 40, 1 << 47)
+    buffers = (*(Buffer(shape, "float32", "input") for _ in x), Buffer(shape, "float32", "output"))
+    store = Store(3, shape, indices(4), var("acc", "float32"))
+    task = Task("attention", buffers, (store,), sizes, dict(zip("qkv", x, strict=True)))
+    huge = record(0, task=task, candidate=Candidate("f32-attention", Knobs.of(rows=999)))
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="rows=999 is none of"):
+        Checker((ZEN5, HERE)).record(exchange.line(huge))
+    assert time.monotonic() - start < 5
 
 
 def test_tasks_that_differ_by_the_sign_of_zero_are_two(tmp_path: Path) -> None:
