@@ -123,7 +123,8 @@ class Depthwise(Template):
                 "row_tiles": rows * up(inner, knobs.wide), "edge": (s.left + s.right) / s.ow, "looped": not peeled,
                 "taps": taps, "stride": s.sw,
                 "block_l2": rows * s.sh * s.iw * s.c * 4 / l2, "x_l1": s.kh * s.iw * width * 4 / l1,
-                "x_step": s.c / width}
+                "x_step": s.c / width,
+                "set_conflicts": s.kh * s.iw / (device.l1_kib // 4 * (4096 // math.gcd(4096, max(64, s.apart * 4))))}
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         s = Shape.of(task)

@@ -196,7 +196,7 @@ class Winograd(Template):
                 "panels": f.groups * f.panels, "row_tiles": up(f.count, f.rows), "block_l2": f.scratch / l2,
                 "x_l1": f.rows * s.ic * 4 / (device.l1_kib * 1024), "w_l2": f.points * f.groups * f.group * s.ic * 4 / l2,
                 "copied": f.count * f.points * (s.ic + f.groups * f.group) / macs, "taps": 9, "stride": 1, "groups": 1,
-                "inner": s.ic}
+                "inner": s.ic, "set_conflicts": max(_in_one_set(f.v_plane, f.points), _in_one_set(f.m_plane, f.points))}
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         f = Form.of(task, knobs, device)
@@ -235,6 +235,12 @@ class Winograd(Template):
                         _transform_output(f, kernel, stores, first + i, i, q)
 
         return kernel.write(body)
+
+
+def _in_one_set(pitch: int, planes: int) -> float:
+    """How many of the planes, `pitch` floats apart, share a set of L1 on average."""
+    sets = 4096 // (4 * rt.LINE)
+    return planes / len({n * pitch // rt.LINE % sets for n in range(planes)})
 
 
 def _rows(count: int, vectors: int, device: Device) -> tuple[int, ...]:
