@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from .builder import Builder
 from .candidate import Candidate, default
 from .device import Device
 from .jobs import Built, Job
-from .measure import Call, Runner, RunnerDied
+from .measure import Call, Runner, RunnerDied, RunnerRefused
 from .numerics import relative_error, typical
 from .records import Status
 from .task import Buffer, Task
@@ -41,7 +41,8 @@ class Batch:
 @dataclass(frozen=True)
 class Trial:
     """What became of a candidate. samples: seconds; baseline: the untuned kernel's typical seconds in the same run; error: as
-    relative_error to the untuned kernel's outputs; message: what went wrong."""
+    relative_error to the untuned kernel's outputs; message: what went wrong; guilty: False where that was the untuned kernel's
+    doing."""
 
     candidate: Candidate
     status: Status
@@ -49,10 +50,15 @@ class Trial:
     baseline: float = 0.0
     error: float = 0.0
     message: str = ""
+    guilty: bool = True
 
     @cached_property
     def ratio(self) -> float:
         return typical(self.samples) / self.baseline if self.samples else float("inf")
+
+
+class Unbuildable(RuntimeError):
+    """A kernel that the model cannot do without cannot be built: which, and why."""
 
 
 class Evaluator:
@@ -76,24 +82,51 @@ class Evaluator:
     def build(self, kernels: Sequence[tuple[Task, Candidate]]) -> None:
         """Builds all these kernels, and what they consist of, that are not there yet."""
         wanted = {symbol(t, c): (t, c) for kernel in kernels for t, c in parts(*kernel, self.device)}
-        jobs = [Job(s, c.template, t, c.knobs, self.device) for s, (t, c) in wanted.items() if s not in self._built]
-        for built in self.builder.build(jobs):
+        missing = {s: kernel for s, kernel in wanted.items() if s not in self._built}
+        self._make(missing)
+        # A worker may also die of something else, and without the untuned kernel nothing of its task can be judged: once more.
+        self._make({s: (t, c) for s, (t, c) in missing.items() if self._built[s].error and [c] == self._untuned(t)})
+
+    def _make(self, kernels: Mapping[str, tuple[Task, Candidate]]) -> None:
+        jobs = [Job(s, c.template, t, c.knobs, self.device) for s, (t, c) in kernels.items()]
+        for built in self.builder.build(jobs) if jobs else ():
             self._built[built.symbol] = built
 
     def failure(self, task: Task, candidate: Candidate) -> str | None:
         """Why the kernel could not be built; None where it was."""
         return next((b.error for p in parts(task, candidate, self.device) if (b := self._built[symbol(*p)]).error), None)
 
-    def install(self, board: Board, kernels: Sequence[tuple[Task, Candidate]]) -> None:
-        """Loads the kernels and lays out the board. Raises RunnerDied."""
-        wanted = {symbol(*p) for kernel in kernels for p in parts(*kernel, self.device)} - self._loaded
+    def load(self, kernels: Sequence[tuple[Task, Candidate]]) -> list[tuple[Task, Candidate]]:
+        """Loads these kernels, which have been built; those that were built and could be loaded. Raises RunnerDied."""
+        good = [k for k in kernels if self.failure(*k) is None]
+        wanted = sorted({symbol(*p) for k in good for p in parts(*k, self.device)} - self._loaded)
+        if not self._link(wanted):
+            for s in wanted:
+                self._link([s])
+        return [k for k in good if self.failure(*k) is None]
+
+    def _link(self, symbols: Sequence[str]) -> bool:
         try:
-            if wanted:
-                self.runner.load([self._built[s].code for s in sorted(wanted)])
-                self._loaded |= wanted
+            if symbols:
+                self.runner.load([self._built[s].code for s in symbols])
+            self._loaded |= set(symbols)
+        except RunnerRefused as e:
+            if len(symbols) == 1:
+                self._built[symbols[0]] = Built(symbols[0], error=f"it cannot be loaded: {e}")
+            return False
+        except RunnerDied:
+            self.lost()
+            raise
+        return True
+
+    def install(self, board: Board, kernels: Sequence[tuple[Task, Candidate]]) -> None:
+        """Loads the kernels, which have been loaded before, where the runner has lost them, and lays out the board. Raises
+        RunnerDied."""
+        self.load(kernels)
+        try:
             board.install(self.runner)
         except RunnerDied:
-            self._loaded.clear()
+            self.lost()
             raise
 
     def lost(self) -> None:
@@ -107,22 +140,34 @@ class Evaluator:
     # ---- one batch
 
     def _batch(self, batch: Batch, seconds: float) -> list[Trial]:
-        reference, = self._untuned(batch.task)
-        failed = {c: Trial(c, "timeout" if "no answer" in why else "build", message=why)
-                  for c in (reference, *batch.candidates) if (why := self.failure(batch.task, c))}
-        if reference in failed:
-            why = f"the untuned kernel could not be built: {failed[reference].message}"
-            return [Trial(c, "build", message=why) for c in batch.candidates]
-        alive = [c for c in batch.candidates if c not in failed]
-        bench = _Bench(self, batch.task, reference, alive)
         try:
-            errors = bench.check(failed)
-            good = [c for c in alive if c not in failed]
-            samples = bench.time(good, seconds)
+            return self._judged(batch, seconds)
+        except RunnerDied:      # of the untuned kernel; or somebody killed it: once more
+            self.lost()
+        try:
+            return self._judged(batch, seconds)
         except RunnerDied as e:
             self.lost()
-            return [failed.get(c) or Trial(c, "timeout" if e.hung else "crash", message=str(e)) for c in batch.candidates]
-        return [failed.get(c) or Trial(c, "ok", samples[c], typical(samples[reference]), errors[c]) for c in batch.candidates]
+            return [Trial(c, fate(e), message=f"the untuned kernel: {e}", guilty=False) for c in batch.candidates]
+
+    def _judged(self, batch: Batch, seconds: float) -> list[Trial]:
+        """Raises RunnerDied where that is no candidate's fault."""
+        reference, = self._untuned(batch.task)
+        kernels = [(batch.task, c) for c in dict.fromkeys((reference, *batch.candidates))]
+        alive = [c for _, c in self.load(kernels)]
+        failed = {c: Trial(c, "timeout" if "no answer" in why else "build", message=why)
+                  for _, c in kernels if (why := self.failure(batch.task, c))}
+        if reference in failed:
+            return [Trial(c, "build", message=f"the untuned kernel could not be built: {failed[reference].message}", guilty=False)
+                    for c in batch.candidates]
+        bench = _Bench(self, batch.task, reference, alive)
+        errors = bench.check(failed)
+        timed = bench.time([c for c in alive if c not in failed], seconds, failed)
+        return [failed.get(c) or Trial(c, "ok", *timed[c], errors[c]) for c in batch.candidates]
+
+
+def fate(death: RunnerDied) -> Status:
+    return "timeout" if death.hung else "crash"
 
 
 class _Bench:
@@ -145,35 +190,74 @@ class _Bench:
                 self.outputs[at] = b
             else:
                 self.board.data.append((at, values(b, rng).reshape(-1).view(np.uint8)))
+        self.expected: list[np.ndarray] | None = None
         self.calls: dict[Candidate, Call] = {c: self.board.call(task, c, bindings) for _, c in self.kernels}
 
     def install(self) -> None:
         self.evaluator.install(self.board, self.kernels)
 
     def check(self, failed: dict[Candidate, Trial]) -> dict[Candidate, float]:
-        """Runs every candidate once; notes those that fail. Raises RunnerDied where the untuned kernel does."""
+        """Runs every candidate once and notes those that fail; the errors of the others. Raises RunnerDied where that is not
+        their doing."""
         self.install()
-        expected, errors = self._run(self.reference), {self.reference: 0.0}
-        for c in self.calls:
-            if c == self.reference:
-                continue
-            try:
-                got = self._run(c)
-            except RunnerDied as e:
-                failed[c] = Trial(c, "timeout" if e.hung else "crash", message=str(e))
-                self.evaluator.lost()
+        self.expected = self._run(self.reference)
+        errors = {self.reference: 0.0}
+        others = [c for c in self.calls if c != self.reference]
+        for c in others:
+            self._look(c, failed, errors)
+        if not self._unspoilt():
+            for c in others:
+                if c in failed and failed[c].status != "wrong":
+                    continue
+                failed.pop(c, None)
                 self.install()
-                continue
-            if got is None or expected is None:
-                failed[c] = Trial(c, "wrong", message="it writes beside its outputs")
-                self.install()      # what it wrote may be another's input
-                continue
-            errors[c] = max((0.0 if np.array_equal(g, e) else relative_error(g, e)) for g, e in zip(got, expected, strict=True))
-            allowed = min(tolerance(c, b) for b in self.outputs.values())
-            if errors[c] > allowed:
-                failed[c] = Trial(c, "wrong", error=errors[c], message=(
-                    f"its output differs from the untuned kernel's by {errors[c]:.1e} of the scale, {allowed:.0e} is allowed"))
+                self._look(c, failed, errors)
+                if c not in failed and not self._unspoilt():
+                    failed[c] = Trial(c, "wrong", message="it writes into its inputs")
+            self.install()
         return errors
+
+    def _look(self, c: Candidate, failed: dict[Candidate, Trial], errors: dict[Candidate, float]) -> None:
+        try:
+            got = self._survived(c)
+        except RunnerDied as e:
+            failed[c] = Trial(c, fate(e), message=str(e))
+            self._recover()
+            return
+        if got is None or self.expected is None:
+            who = "it" if self.expected is not None else "the untuned kernel"
+            failed[c] = Trial(c, "wrong", message=f"{who} writes beside its outputs", guilty=self.expected is not None)
+            self.install()      # what it wrote may be another's input
+            return
+        errors[c] = max((0.0 if np.array_equal(g, e) else relative_error(g, e))
+                        for g, e in zip(got, self.expected, strict=True))
+        allowed = min(tolerance(c, b) for b in self.outputs.values())
+        if errors[c] > allowed:
+            failed[c] = Trial(c, "wrong", error=errors[c], message=(
+                f"its output differs from the untuned kernel's by {errors[c]:.1e} of the scale, {allowed:.0e} is allowed"))
+
+    def _survived(self, c: Candidate) -> list[np.ndarray] | None:
+        """As _run. A runner that hung or names the kernel died of it; else it is run once more."""
+        try:
+            return self._run(c)
+        except RunnerDied as e:
+            if e.hung or self._names(e, c):
+                raise
+        self._recover()
+        return self._run(c)
+
+    def _unspoilt(self) -> bool:
+        """Does the untuned kernel still make the very same of its inputs?"""
+        got = self._run(self.reference)
+        return got is None or self.expected is None or all(
+            g.tobytes() == e.tobytes() for g, e in zip(got, self.expected, strict=True))
+
+    def _names(self, death: RunnerDied, c: Candidate) -> bool:
+        return any(symbol(*p) in str(death) for p in parts(self.task, c, self.evaluator.device))
+
+    def _recover(self) -> None:
+        self.evaluator.lost()
+        self.install()
 
     def _run(self, candidate: Candidate) -> list[np.ndarray] | None:
         """The outputs; None where something beside them was written."""
@@ -189,10 +273,45 @@ class _Bench:
             found.append(raw[GUARD:GUARD + b.bytes].view(b.dtype).reshape(b.shape))
         return found
 
-    def time(self, candidates: Sequence[Candidate], seconds: float) -> dict[Candidate, tuple[float, ...]]:
-        alternatives = list(dict.fromkeys((self.reference, *candidates)))
-        samples, = self.evaluator.runner.time([[self.calls[c] for c in alternatives]], SAMPLES, seconds, GIVE_UP)
-        return {c: tuple(s.tolist()) for c, s in zip(alternatives, samples, strict=True)}
+    def time(self, candidates: Sequence[Candidate], seconds: float,
+             failed: dict[Candidate, Trial]) -> dict[Candidate, tuple[tuple[float, ...], float]]:
+        """(samples, the untuned kernel's typical time beside them) of those that do not fail. Raises RunnerDied where that is not
+        their doing."""
+        if not candidates:
+            return {}
+        left = list(candidates)
+        try:
+            return self._together(left, seconds)
+        except RunnerDied as e:
+            if self._names(e, self.reference):
+                raise
+            guilty = [c for c in left if self._names(e, c)]
+            for c in guilty:
+                failed[c] = Trial(c, fate(e), message=str(e))
+                left.remove(c)
+            self._recover()
+            if guilty:
+                return self.time(left, seconds, failed)
+        found: dict[Candidate, tuple[tuple[float, ...], float]] = {}
+        for c in left:      # any of them, or none: each by itself
+            try:
+                found |= self._together([c], seconds / len(left))
+            except RunnerDied as e:
+                if self._names(e, self.reference) or c == self.reference:
+                    raise
+                failed[c] = Trial(c, fate(e), message=str(e))
+                self._recover()
+        return found
+
+    def _together(self, candidates: Sequence[Candidate], seconds: float) -> dict[Candidate, tuple[tuple[float, ...], float]]:
+        found: dict[Candidate, tuple[float, ...]] = {}
+        left = list(dict.fromkeys((self.reference, *candidates)))
+        while left:         # what is slower than `seconds` allows gets its turn in the end
+            samples, = self.evaluator.runner.time([[self.calls[c] for c in left]], SAMPLES, seconds, GIVE_UP)
+            found |= {c: tuple(s.tolist()) for c, s in zip(left, samples, strict=True)}
+            left, seconds = [c for c in left if not found[c]], 2 * seconds
+        baseline = typical(found[self.reference])
+        return {c: (found[c], baseline) for c in candidates}
 
 
 def tolerance(candidate: Candidate, output: Buffer) -> float:

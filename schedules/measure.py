@@ -18,6 +18,10 @@ class RunnerDied(Exception):
         self.hung = hung
 
 
+class RunnerRefused(Exception):
+    """The runner, or the linker that works for it, does not take what it was given. It lives on as it was."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One kernel call over all its tiles. args: where its buffers lie, then its scratch if it takes any, as byte offsets into the
@@ -32,7 +36,8 @@ class Runner(Protocol):
     """A device that kernels run on, one call at a time. Its memory is one block that starts out as zeros."""
 
     def load(self, objects: Sequence[bytes]) -> None:
-        """Makes the symbols of these object files callable. A symbol may be loaded once in a runner's life."""
+        """Makes the symbols of these object files callable, all or none. A symbol may be loaded once in a runner's life. Raises
+        RunnerRefused."""
 
     def allocate(self, size: int) -> None:
         """Memory of `size` bytes, in place of any before."""

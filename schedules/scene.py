@@ -11,8 +11,10 @@ import numpy as np
 
 from .board import Board, parts
 from .candidate import Candidate
-from .evaluate import Evaluator
+from .evaluate import Evaluator, Unbuildable
+from .measure import RunnerDied
 from .task import Task
+from .title import title
 
 Situ = Mapping[str, Mapping[Candidate, tuple[float, ...]]]     # task key -> candidate -> seconds of all its calls in one pass
 
@@ -45,11 +47,15 @@ class Scene:
 
 def situ(scene: Scene, finalists: Mapping[str, Sequence[Candidate]], evaluator: Evaluator, samples: int, seconds: float) -> Situ:
     """Runs the model with every task's finalists taking turns; those that cannot be built are left out. Sample n of one candidate
-    and sample n of another of the same task were taken one right after the other. Raises RunnerDied."""
+    and sample n of another of the same task were taken one right after the other. Raises RunnerDied; Unbuildable where nothing
+    that makes a task can be built."""
     wanted = [(task, c) for key, task in scene.tasks.items() for c in finalists[key]]
     evaluator.build(wanted)
-    kernels = [(t, c) for t, c in wanted if evaluator.failure(t, c) is None]
+    kernels = evaluator.load(wanted)
     alive = {key: [c for t, c in kernels if t.key == key] for key in scene.tasks}
+    for key, task in scene.tasks.items():
+        if not alive[key]:
+            raise Unbuildable(f"{title(task)}: {evaluator.failure(task, finalists[key][0])}")
     board = Board(evaluator.device, [p for k in kernels for p in parts(*k, evaluator.device)])
     base = board.reserve(scene.size)
     for at, array in scene.inputs:
@@ -57,7 +63,11 @@ def situ(scene: Scene, finalists: Mapping[str, Sequence[Candidate]], evaluator: 
     steps = [[board.call(s.task, c, [base + b if isinstance(b, int) else b for b in s.bindings]) for c in alive[s.task.key]]
              for s in scene.steps]
     evaluator.install(board, kernels)
-    taken = evaluator.runner.time(steps, samples, seconds)
+    try:
+        taken = evaluator.runner.time(steps, samples, seconds)
+    except RunnerDied:
+        evaluator.lost()
+        raise
     found: dict[str, dict[Candidate, tuple[float, ...]]] = {}
     for key in scene.tasks:
         mine = [t for s, t in zip(scene.steps, taken, strict=True) if s.task.key == key]

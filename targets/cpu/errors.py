@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...schedules.measure import RunnerRefused
+
 
 class TargetError(Exception):
     """One line for the user."""
@@ -11,7 +13,7 @@ class DeviceError(TargetError):
     """No such device profile, a broken one, or a machine that cannot be described."""
 
 
-class ToolchainError(TargetError):
+class ToolchainError(TargetError, RunnerRefused):
     """The C compiler or linker failed. `log` is all it said."""
 
     def __init__(self, message: str, log: str = "") -> None:
@@ -23,5 +25,5 @@ class ArtifactError(TargetError):
     """An artifact folder is missing, damaged, for another machine, or may not be overwritten."""
 
 
-class RunnerError(TargetError):
+class RunnerError(TargetError, RunnerRefused):
     """The runner cannot be started, or refuses a command: an unknown symbol, memory that is not there."""

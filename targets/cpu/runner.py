@@ -93,12 +93,12 @@ class LocalRunner:
         try:
             return self._process.ask(what, parts, self._limit if limit is None else limit, most)
         except Broken as e:
-            raise self._died(str(e)) from e
+            raise self._died(str(e), e.hung) from e
 
-    def _died(self, why: str) -> RunnerDied:
+    def _died(self, why: str, hung: bool = False) -> RunnerDied:
         self._process.end()
         self._process = self._start()
-        return RunnerDied(f"the runner {why}")
+        return RunnerDied(f"the runner {why}", hung)
 
 
 def packed(call: Call) -> bytes:

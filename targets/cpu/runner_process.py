@@ -30,6 +30,10 @@ Part = bytes | memoryview
 class Broken(Exception):
     """The process died, hung or answered nonsense, and is gone now; the message says which."""
 
+    def __init__(self, reason: str, hung: bool = False) -> None:
+        super().__init__(reason)
+        self.hung = hung
+
 
 class Nonsense(Exception):
     """What came is no answer to what was asked."""
@@ -91,7 +95,7 @@ class Process:
                 raise Nonsense(f"a frame of kind {what} with {size} bytes")
             return bool(what), self._receive(size, end)
         except (OSError, EOFError, Nonsense) as e:
-            raise Broken(self._reason(e, limit)) from e
+            raise self._broken(e, limit) from e
         except BaseException:       # Ctrl-C in mid-command: the streams are no longer in step
             self.end()
             raise
@@ -113,7 +117,7 @@ class Process:
             view = view[count or 0:]
         return body
 
-    def _reason(self, error: Exception, limit: float) -> str:
+    def _broken(self, error: Exception, limit: float) -> Broken:
         """Why it is of no more use. It is gone afterwards."""
         if isinstance(error, (Nonsense, TimeoutError)):
             self._kill()
@@ -124,10 +128,10 @@ class Process:
         words = self._last_words()
         self.end()
         if isinstance(error, Nonsense):
-            return f"answered nonsense: {error}"
+            return Broken(f"answered nonsense: {error}")
         if isinstance(error, TimeoutError) or code == -signal.SIGALRM:
-            return f"did not answer within {limit:g} s{words}"
-        return f"died with {signal.Signals(-code).name if code < 0 else f'status {code}'}{words}"
+            return Broken(f"did not answer within {limit:g} s{words}", hung=True)
+        return Broken(f"died with {signal.Signals(-code).name if code < 0 else f'status {code}'}{words}")
 
     def _last_words(self) -> str:
         """The end of what it wrote to standard error. pread, because the file's position is the process's as well."""
