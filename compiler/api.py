@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -78,20 +78,21 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     say("run onnxruntime", 1, 1)
     say("choose kernels", 0, 1)
     chosen = tuned.chosen if tuned else {}
-    pick = partial(choose, lowered, device, database=existing(records), native=target == "native", chosen=chosen)
-    picks = pick(exact=exact)
     info: dict[str, str | int] = {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}
 
     def made(picks: Mapping[str, Pick]) -> Artifact:
         compiled = build_model(lowered, device, identifier(source.stem), say, workers, picks)
         return write(compiled, output, list(inputs.values()), expected, target, info, say)
 
-    try:
-        return made(picks)
-    except VerificationError:
-        if all(p.candidate.maker.exact for p in picks.values()):
-            raise
-        return made(pick(exact=True))       # the rounding of Winograd may be too much for a model
+    with existing(records) or nullcontext() as database:
+        pick = partial(choose, lowered, device, database=database, native=target == "native", chosen=chosen)
+        picks = pick(exact=exact)
+        try:
+            return made(picks)
+        except VerificationError:
+            if all(p.candidate.maker.exact for p in picks.values()):
+                raise
+            return made(pick(exact=True))       # the rounding of Winograd may be too much for a model
 
 
 def tune(model: str | Path, *, budget: float = 60.0, shapes: Mapping[str, Sequence[int]] | None = None,
@@ -101,17 +102,17 @@ def tune(model: str | Path, *, budget: float = 60.0, shapes: Mapping[str, Sequen
 
     budget: seconds of wall time; farm: URL of a Dask scheduler, to tune on its workers; watch: called with the tuner's State. The
     other arguments and errors are those of `compile`; TuningRefused where `target` is another machine. What is measured is stored
-    at once: a run that was cut off, or one more, goes on from there.
+    at once: a run that was cut off, or one more, goes on from there; where it cannot be stored, the result's notes say so.
     """
     if target != "native":
         raise TuningRefused(f"tuning measures on the device itself, and {target} is not this machine: leave out the tuning, or "
                             "tune on such a machine and `burnish records import` what it found")
     graph = importer.load(Path(model), {k: tuple(v) for k, v in (shapes or {}).items()})
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
-    database = to_keep(records)
     lowered = front(graph, graph.clone(), inputs)
     device, settings = profile.find(target), Settings(budget, seed, exact)
     with ExitStack() as stack:
+        database = stack.enter_context(to_keep(records))
         measurer = None
         if farm is not None:
             from .farm import Farm  # an extra

@@ -61,6 +61,7 @@ def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: T
         with ui_tune.live(model.name) as watch:
             tuned = api.tune(model, budget=seconds(tune), target=target, shapes=parse_shapes(shape), workers=threads, seed=seed,
                              exact=exact, records=records, watch=watch)
+        ui_tune.tell(tuned)
     with ui.progress(f"compile {model.name}") as report:
         done = api.compile(model, output, target=target, shapes=parse_shapes(shape), workers=threads, seed=seed, tuned=tuned,
                            exact=exact, records=records, progress=report)

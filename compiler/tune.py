@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,18 +16,22 @@ from ..schedules.connect import FILE, FOLDER
 from ..schedules.cost_model import CostModel
 from ..schedules.database import Database
 from ..schedules.device import Device
-from ..schedules.evaluate import Batch, Evaluator
+from ..schedules.evaluate import Batch, Evaluator, Unbuildable
 from ..schedules.local import Local
-from ..schedules.records import TuningRecord
+from ..schedules.measure import RunnerDied
+from ..schedules.records import RecordsError, TuningRecord
 from ..schedules.select import Pick, pick
 from ..schedules.tuner import Measurer, Result, Settings, State, Tuner
 from ..targets.cpu.fingerprint import fingerprint
 from ..targets.cpu.runner import LocalRunner
 from .driver import Lowered
+from .errors import BuildError, TuningRefused
 from .scene import scene_of
 
 NO_RECORDS = "none"
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "burnish", "ziglang")      # what a kernel's speed may depend on
+PATIENCE = 3.0      # seconds that a tuner waits for another who writes to its database
+BUILD, ANSWER = 60.0, 20.0      # seconds that a kernel may take to build, and the runner to answer: ours take a thousandth of it
 
 
 def tools() -> dict[str, str]:
@@ -38,14 +42,20 @@ def tune(lowered: Lowered, inputs: Mapping[str, np.ndarray], device: Device, set
          workers: int | None = None, measurer: Measurer | None = None,
          watch: Callable[[State], None] = lambda state: None) -> Result:
     """Tunes every task of the model within the budget; what is found is in the database at once. inputs: by name, what the model
-    is run on; measurer: where not this machine. A run that was cut off goes on where it was."""
+    is run on; measurer: where not this machine. A run that was cut off goes on where it was. Raises BuildError or TuningRefused
+    where not even the untuned model can be built or run."""
     scene, mark = scene_of(lowered, inputs), fingerprint(device)
     known = [r for key in scene.tasks for r in database.trials(key, mark, tools())]
     ranker = CostModel.pretrained(device, seed=settings.seed) or CostModel()
     with ExitStack() as stack:
         if measurer is None:
             measurer = Local(stack.enter_context(evaluator(device, workers, settings.seed)))
-        return Tuner(scene, measurer, ranker, device, mark, tools(), settings, known, database.add, watch).run()
+        try:
+            return Tuner(scene, measurer, ranker, device, mark, tools(), settings, known, database.add, watch).run()
+        except Unbuildable as e:
+            raise BuildError(f"a kernel could not be built (a bug of burnish, not of your model): {e}") from e
+        except RunnerDied as e:
+            raise TuningRefused(f"the untuned model cannot be timed: {e}") from e
 
 
 def existing(url: str | None) -> Database | None:
@@ -57,14 +67,14 @@ def existing(url: str | None) -> Database | None:
 
 def to_keep(url: str | None) -> Database:
     """Where a tune keeps its records."""
-    return Database.open("sqlite://" if url == NO_RECORDS else url)
+    return Database.open("sqlite://" if url == NO_RECORDS else url, patience=PATIENCE)
 
 
 @contextmanager
 def evaluator(device: Device, workers: int | None, seed: int) -> Iterator[Evaluator]:
     """With workers and a runner of its own, which end with the `with`."""
     cpus = sorted(os.sched_getaffinity(0))
-    with Builder(workers or len(cpus)) as builder, LocalRunner(device, cpu=cpus[-1]) as runner:
+    with Builder(workers or len(cpus), BUILD) as builder, LocalRunner(device, cpu=cpus[-1], limit=ANSWER) as runner:
         yield Evaluator(device, builder, runner, seed)
 
 
@@ -105,7 +115,8 @@ def failed(doubtful: Mapping[str, TuningRecord], device: Device, database: Datab
         batches = [Batch(r.task, (r.candidate,)) for r in doubtful.values()]
         for (key, record), (trial,) in zip(doubtful.items(), e.evaluate(batches, seconds=0.05), strict=True):
             if trial.status == "ok":
-                database.mark_verified(record)
+                with suppress(RecordsError):        # it is compared again the next time
+                    database.mark_verified(record)
             else:
                 wrong.append(key)
     return wrong

@@ -85,6 +85,11 @@ def complain(text: str) -> None:
     err.print(Text.assemble(("error: ", "bold red"), printable(text)), soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """Of what went wrong and yet did not end the command."""
+    err.print(Text.assemble(("note: ", "bold yellow"), printable(text)), soft_wrap=True)
+
+
 def count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}{'es' if what.endswith('ch') else 's'}"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -23,20 +24,30 @@ PHASES = {"start": "building the untuned kernels", "trials": "trying candidates"
 
 @contextlib.contextmanager
 def live(name: str) -> Iterator[Callable[[State], None]]:
-    """Shows each State where someone watches a terminal."""
+    """Shows each State where someone watches a terminal. Its clock goes on while kernels are built."""
     if not ui.err.is_terminal:
         yield lambda state: None
         return
-    with Live(console=ui.err, transient=True, refresh_per_second=4) as screen:
-        yield lambda state: screen.update(picture(name, state))
+    shown: list[Callable[[], RenderableType]] = [lambda: Text(f"tune {ui.printable(name)}: reading the model", "bold")]
+
+    def watch(state: State) -> None:
+        start, below = time.monotonic() - state.elapsed, picture(state)     # here: the state changes while the screen is drawn
+        shown[0] = lambda: Group(head(name, state, time.monotonic() - start), below)
+
+    with Live(console=ui.err, transient=True, refresh_per_second=4, get_renderable=lambda: shown[0]()):
+        yield watch
 
 
-def picture(name: str, state: State) -> Group:
-    """Time and latency at the top, then the tasks that take longest."""
-    head = Table.grid(padding=(0, 1))
-    head.add_row(Text(f"tune {ui.printable(name)}: {PHASES[state.phase]}", "bold"),
-                 ProgressBar(total=state.budget, completed=min(state.elapsed, state.budget), width=24),
-                 Text(f"{state.elapsed:.0f} of {state.budget:.0f} s"))
+def head(name: str, state: State, elapsed: float) -> Table:
+    line = Table.grid(padding=(0, 1))
+    line.add_row(Text(f"tune {ui.printable(name)}: {PHASES[state.phase]}", "bold"),
+                 ProgressBar(total=state.budget, completed=min(elapsed, state.budget), width=24),
+                 Text(f"{elapsed:.0f} of {state.budget:.0f} s"))
+    return line
+
+
+def picture(state: State) -> Group:
+    """The latency, then the tasks that take longest."""
     words = f"{ui.count(state.trials, 'trial')}" + (f", {state.failures} failed" if state.failures else "")
     if state.first:
         words = f"{ui.seconds(state.first)} → {ui.seconds(state.latency)} ({state.first / state.latency:.2f}x), {words}"
@@ -44,7 +55,7 @@ def picture(name: str, state: State) -> Group:
     for g in longest(state.goals)[:ROWS]:
         ui.row(table, ui.seconds(g.seconds), ui.seconds(g.seconds * g.best), f"{1 / g.best:.2f}x",
                f"{g.promise / state.first:.1%}" if state.first else "", f"{len(g.tried)}/{len(g.options)}", named(g))
-    return Group(head, Text(words), table)
+    return Group(Text(words), table)
 
 
 def longest(goals: Sequence[Goal]) -> list[Goal]:
@@ -69,8 +80,13 @@ def report(result: Result, rows: int) -> None:
     failed = "".join(f", {n} {how}" for how, n in result.failures.items())
     ui.say(f"model {ui.seconds(result.first)} → {ui.seconds(result.latency)}, {result.first / result.latency:.2f}x "
            f"({ui.count(result.trials, 'trial')}{failed}, {result.elapsed:.0f} s)", "bold green")
+    tell(result)
+
+
+def tell(result: Result) -> None:
+    """What went wrong on the way, on standard error."""
     for note in result.notes:
-        ui.complain(note)
+        ui.warn(note)
 
 
 def data(result: Result) -> dict[str, Any]:

@@ -10,19 +10,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 import numpy as np
 
+from .board import symbol
 from .candidate import Candidate, default, imbalance, options
 from .cost_model import CostModel, Group
 from .device import Device
-from .evaluate import Batch, Trial
-from .measure import RunnerDied
+from .evaluate import Batch, Trial, fate
+from .measure import RunnerDied, RunnerRefused
 from .numerics import typical
-from .records import Fingerprint, TuningRecord
+from .records import Fingerprint, RecordsError, TuningRecord
 from .scene import Scene, Situ
 from .task import Task
 
@@ -35,6 +36,8 @@ FINALISTS, MARGIN = 3, 1.25     # candidates of a task that go to the finals, if
 FINAL_SAMPLES, DUEL_SAMPLES = 8, 16
 FINAL_SHARE = 0.3       # of the budget, at most, for the finals
 GAIN = 0.005            # by less than this share of its time the untuned kernel is not replaced
+LIVES = 3               # of the runner, while one and the same is timed inside the model
+STORE_AGAIN = 0.25      # of the budget, after which records that could not be stored are tried again
 
 
 class Measurer(Protocol):
@@ -148,6 +151,8 @@ class Tuner:
         self.start = time.monotonic()
         self.rng = np.random.default_rng(settings.seed)
         self.notes: list[str] = []
+        self._unkept: list[TuningRecord] = []
+        self._trouble, self._store_at = "", 0.0
         self.first = 0.0
         self.goals = {key: self._goal(task) for key, task in scene.tasks.items()}
         for r in known:
@@ -168,9 +173,9 @@ class Tuner:
     # ---- the run
 
     def run(self) -> Result:
-        """Raises RunnerDied only where not even the untuned model can be run."""
+        """Raises RunnerDied or Unbuildable only where not even the untuned model can be run."""
         self._show("start")
-        untuned = self.measurer.situ(self.scene, {k: [g.untuned] for k, g in self.goals.items()}, FINAL_SAMPLES, self._share(0.1))
+        untuned = self._timed({k: [g.untuned] for k, g in self.goals.items()}, FINAL_SAMPLES, self._share(0.1))
         for key, goal in self.goals.items():
             goal.seconds = typical(untuned[key][goal.untuned])
         self.first = sum(g.seconds for g in self.goals.values())
@@ -180,7 +185,7 @@ class Tuner:
             while self.elapsed < self.settings.budget - finals and (batches := self._round()):
                 self._show("trials")
                 self._try(batches, self.settings.budget - finals)
-        except RunnerDied as e:     # not of a candidate: a farm has nobody left
+        except (RunnerDied, RunnerRefused) as e:     # not of a candidate: a farm has nobody left
             self.notes.append(f"the trials were given up: {e}")
         return self._finals()
 
@@ -215,7 +220,7 @@ class Tuner:
     def _try(self, batches: Sequence[Batch], until: float) -> None:
         for batch, trials in self.measurer.trials(batches):
             self.goals[batch.task.key].note(trials)
-            self.keep([self._record(batch.task, t) for t in trials])
+            self.keep([self._record(batch.task, t) for t in trials if t.guilty])
             self._show("trials")
             if self.elapsed > until:
                 break
@@ -223,13 +228,19 @@ class Tuner:
                             for g in self.goals.values() if g.tried])
 
     def keep(self, records: Sequence[TuningRecord]) -> None:
-        """Storing may fail (a full disk, a locked database); tuning goes on without it, and the result says so."""
+        """Storing may fail (a full disk, a locked database), and waiting for that takes long: tuning goes on, what could not be
+        stored is tried again now and then, and the result says so."""
+        self._unkept += records
+        if self.elapsed >= self._store_at:
+            self._store()
+
+    def _store(self) -> None:
         try:
-            self._keep(records)
-        except RuntimeError as e:
-            note = f"records are not kept: {e}"
-            if note not in self.notes:
-                self.notes.append(note)
+            if self._unkept:
+                self._keep(self._unkept)
+            self._unkept = []
+        except RecordsError as e:
+            self._trouble, self._store_at = str(e), self.elapsed + self._share(STORE_AGAIN)
 
     # ---- the finals
 
@@ -249,8 +260,13 @@ class Tuner:
                 best = goal.untuned
             chosen[key], gain[key] = best, taken.get(best, untuned) / untuned if untuned else 1.0
             before, latency = before + untuned, latency + taken.get(best, untuned)
-            self.keep([self._record(goal.task, goal.tried[c], [x / goal.count for x in s])
-                       for c, s in times[key].items() if c in goal.tried])
+            self._unkept += [self._record(goal.task, goal.tried[c], [x / goal.count for x in s])
+                             for c, s in times[key].items() if c in goal.tried and s]
+        self._store()
+        if self._unkept:
+            self.notes.append(f"{len(self._unkept)} records are not kept: {self._trouble}")
+        elif self._trouble:
+            self.notes.append(f"records could not be kept for a while, but all are now: {self._trouble}")
         self._show("done", latency)
         return Result(chosen, gain, tuple(self.goals.values()), before, latency, self.elapsed, tuple(self.notes))
 
@@ -267,10 +283,29 @@ class Tuner:
         """Timed in the model; where the runner dies of it, what was known before."""
         left = max(self.settings.budget - self.elapsed, self._share(0.05))
         try:
-            return self.measurer.situ(self.scene, finalists, samples, left / 2)
-        except RunnerDied as e:
+            return self._timed(finalists, samples, left / 2)
+        except (RunnerDied, RunnerRefused) as e:
             self.notes.append(f"the finals inside the model were given up: {e}")
             return before or {key: {} for key in self.goals}
+
+    def _timed(self, finalists: Mapping[str, Sequence[Candidate]], samples: int, seconds: float) -> Situ:
+        """Timed in the model, without the candidates that the runner dies of. Raises RunnerDied where it is none of these."""
+        for left in reversed(range(LIVES)):
+            try:
+                return self.measurer.situ(self.scene, finalists, samples, seconds)
+            except RunnerDied as e:
+                guilty = {c for key, g in self.goals.items() for c in finalists[key]
+                          if c != g.untuned and symbol(g.task, c) in str(e)}
+                if not left or (e.hung and not guilty):
+                    raise
+                self.notes.append(f"inside the model, {e}; it was timed again")
+                finalists = {key: [c for c in cs if c not in guilty] for key, cs in finalists.items()}
+                for goal in self.goals.values():
+                    dead = [replace(t, status=fate(e), message=f"inside the model: {e}") for c, t in goal.tried.items()
+                            if symbol(goal.task, c) in str(e)]
+                    goal.tried |= {t.candidate: t for t in dead}
+                    self.keep([self._record(goal.task, t) for t in dead])
+        raise AssertionError
 
     # ---- what is told
 
