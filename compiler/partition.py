@@ -109,6 +109,7 @@ class _Partitioner:
             if n.op_type == "Concat":
                 group = self._start(n)
                 self._follow(group)
+                self._shorten(group)
                 self._absorb(group)
         for n in reversed(self.view.nodes):
             if n not in self.taken and (self.kind[n] is not Kind.VIEW or n.outputs[0] in self.view.outputs):
@@ -124,6 +125,15 @@ class _Partitioner:
         self.groups.append(group)
         self.taken.add(root)
         return group
+
+    def _shorten(self, group: _Growing) -> None:
+        """Takes the views from the end: a Concat by itself may need no kernel."""
+        while group.last is not group.root and self.kind[group.last] is Kind.VIEW:
+            group.nodes.remove(group.last)
+            self.taken.remove(group.last)
+            source = self.view.producer(next(used_values(group.last)))
+            assert source is not None
+            group.last = source
 
     def _release(self, group: _Growing) -> None:
         """Lets views go that read from memory: nothing is simpler than to read there under the other shape."""
