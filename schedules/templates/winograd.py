@@ -45,8 +45,7 @@ ROOM = 1.25             # of L2, that V and M may fill: less than all of it is i
 
 @dataclass(frozen=True)
 class Form:
-    """What follows from a shape and a choice of knobs. Sizes in elements. apart: from a pixel of X to the next, more than there
-    are channels where X is a part of them."""
+    """What follows from a shape and a choice of knobs. Sizes in elements."""
 
     s: Shape
     m: int
@@ -54,13 +53,11 @@ class Form:
     vectors: int
     panels: int
     fill: int
-    apart: int
     device: Device
 
     @classmethod
     def of(cls, task: Task, k: Knobs, device: Device) -> Form:
-        apart = task.buffers[task.params["x"]].shape[-1]
-        return cls(Shape.of(task), k.m, k.rows, k.vectors, k.panels, k.fill, apart, device)
+        return cls(Shape.of(task), k.m, k.rows, k.vectors, k.panels, k.fill, device)
 
     @property
     def points(self) -> int:
