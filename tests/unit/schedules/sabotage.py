@@ -6,14 +6,13 @@ An order is one of ORDERS, such as "late crash", or a time in seconds.
 
 from __future__ import annotations
 
-import os
 import signal
 import struct
 import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -37,7 +36,7 @@ ORDERS = {
     "hang": "for (volatile int n = 0;;) n++;",
     "late hang": "if (calls > 3) for (volatile int n = 0;;) n++;",
     "wrong": "((float *)out)[bytes / 8] += 1e-2f;",
-    "a little wrong": "((float *)out)[bytes / 8] += 1e-4f * ((float *)out)[bytes / 8];",
+    "a little wrong": "((float *)out)[bytes / 8] += 5e-5f * largest((const float *)out, bytes / 4);",
     "nan": "((float *)out)[0] = __builtin_nanf(\"\");",
     "one more": "out[0] += 1;",
     "beside": "out[bytes] = 7;",
@@ -51,6 +50,12 @@ CODE = """
 void there_is_no_such_function(void);
 void {real}({pointers}, int32_t begin, int32_t end);
 static volatile const uint64_t told[5] = {{ {told} }};
+static float largest(const float *x, uint64_t count) {{
+    float found = 0;
+    for (uint64_t n = 0; n < count; n++)
+        found = x[n] > found ? x[n] : -x[n] > found ? -x[n] : found;
+    return found;
+}}
 static int64_t now(void) {{ struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ll + t.tv_nsec; }}
 void {wrap}({pointers}, int32_t begin, int32_t end) {{
     static int calls;
@@ -85,20 +90,18 @@ class Saboteur(Builder):
         return [b if o is None or b.error else Built(j.symbol, wrapped(j, b.code, o))
                 for j, b, o in zip(jobs, found, orders, strict=True)]
 
-    def kill_a_worker(self) -> threading.Thread:
-        """By SIGKILL, as soon as one works on something."""
-        def strike() -> None:
-            end = time.monotonic() + 30
-            while time.monotonic() < end:
-                for w in self.workers:
-                    if w.process is not None and w.process.poll() is None:
-                        os.kill(w.process.pid, signal.SIGKILL)
-                        return
-                time.sleep(0.005)
-
-        thread = threading.Thread(target=strike, daemon=True)
-        thread.start()
-        return thread
+    @contextmanager
+    def dying(self) -> Iterator[None]:
+        """The workers, stopped now, are killed by SIGKILL while they have a job."""
+        alive = [w.process for w in self.workers if w.process is not None and w.process.poll() is None]
+        for process in alive:
+            process.send_signal(signal.SIGSTOP)
+        timer = threading.Timer(0.3, lambda: [process.kill() for process in alive])
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.join()
 
 
 def padded(symbol: str, by: str) -> str:
