@@ -158,7 +158,8 @@ def decide(tasks: Sequence[Task], device: Device, name: str, picks: Mapping[str,
         if untuned is None:
             raise BuildError(f"no template makes this task:\n{task}")
         picked = picks.get(task.key, Pick(untuned, "default"))
-        choices[task.key] = Choice(f"{name}_{len(choices)}_{task.family}", picked.candidate.maker, picked.candidate.knobs)
+        symbol = f"{name}_{len(choices)}_{task.family}"
+        choices[task.key] = Choice(symbol, picked.candidate.maker, picked.candidate.knobs, picked.origin)
     return choices
 
 
@@ -184,7 +185,7 @@ def build(choices: Mapping[str, Choice], tasks: Mapping[str, Task], device: Devi
     failed = [f"{b.symbol} ({j.template}, {j.knobs}): {b.error}" for b, j in zip(results, jobs, strict=True) if b.error]
     if failed:
         raise BuildError("these kernels could not be built (a bug of burnish, not of your model):\n" + "\n".join(failed))
-    return [KernelCode(b.symbol, b.code, j.template, j.knobs.items_, key)
+    return [KernelCode(b.symbol, b.code, j.template, j.knobs.items_, key, choices[key].origin)
             for b, j, key in zip(results, jobs, choices, strict=True)]
 
 

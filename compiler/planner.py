@@ -22,11 +22,12 @@ from .placement import Region
 
 @dataclass(frozen=True)
 class Choice:
-    """How a task is made."""
+    """How a task is made; origin: who chose it, in words."""
 
     symbol: str
     template: Template
     knobs: Knobs
+    origin: str = ""
 
 
 def up(n: int) -> int:

@@ -14,7 +14,7 @@ from .numerics import typical
 from .records import TuningRecord
 from .task import Task
 
-ORIGINS = ("tuned on this device", "tuned on its micro-architecture", "tuned on its instruction set")
+ORIGINS = ("tuned on this device", "tuned on this micro-architecture", "tuned on this instruction set")
 
 
 @dataclass(frozen=True)

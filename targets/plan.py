@@ -50,13 +50,15 @@ class Launch:
 
 @dataclass(frozen=True)
 class KernelCode:
-    """A built kernel: its C symbol, its object file's content, the template and knobs it came from, its task's key."""
+    """A built kernel: its C symbol, its object file's content, the template and knobs it came from, its task's key, and who chose
+    them, in words ("cost model")."""
 
     symbol: str
     code: bytes
     template: str
     knobs: tuple[tuple[str, int | str], ...]
     task: str
+    origin: str = ""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def describe(plan: Plan, kernels: Sequence[KernelCode], device: Device, files: M
         outputs=tuple(manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in plan.outputs),
         arena=plan.arena, scratch=plan.scratch, weights=plan.weights, prepared=plan.prepared,
         kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=code_bytes(k), template=k.template, knobs=dict(k.knobs),
-                                      task=k.task) for k in kernels),
+                                      task=k.task, origin=k.origin) for k in kernels),
         launches=tuple(map(launch, plan.launches)), setup=tuple(map(launch, plan.setup)),
         passes=tuple(passes), tools=dict(sorted({**toolchain.versions(), **tools}.items())),
         info=dict(sorted({**dict(plan.info), **info}.items())),

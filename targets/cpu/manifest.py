@@ -35,13 +35,14 @@ class Tensor(_Record):
 
 
 class Kernel(_Record):
-    """code_bytes: machine code of the kernel's function; task: the key of what it computes."""
+    """code_bytes: machine code of the function; task: the key of what it computes; origin: who chose template and knobs."""
 
     symbol: str
     code_bytes: int
     template: str
     knobs: dict[str, int | str]
     task: str
+    origin: str = ""
 
 
 class Launch(_Record):
