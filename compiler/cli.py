@@ -191,11 +191,11 @@ def inspect(artifact: ArtifactDir, json: Json = False) -> None:
     ui.say(f"  arena    {ui.size(record.arena)}")
     ui.say(f"  weights  {ui.size(record.weights)}")
     ui.say(f"  made by  {', '.join(f'{k} {v}' for k, v in record.tools.items())}")
-    uses = Counter(x.kernel for x in record.launches)
-    table = ui.table("code", "launches", "kernel", "template", "knobs", "chosen by", numbers=2)
+    uses = Counter(x.kernel for x in (*record.setup, *record.launches))
+    table = ui.table("code", "launches", "kernel", "made by", "chosen by", numbers=2)
     for k in sorted(record.kernels, key=lambda k: -k.code_bytes):
-        ui.row(table, ui.size(k.code_bytes), str(uses[k.symbol]), k.symbol, k.template,
-               " ".join(f"{n}={v}" for n, v in k.knobs.items()), k.origin)
+        ui.row(table, ui.size(k.code_bytes), str(uses[k.symbol]), k.symbol,
+               " ".join([k.template, *(f"{n}={v}" for n, v in k.knobs.items())]), k.origin)
     ui.out.print(table)
     ui.say(f"all {len(record.files)} files are as the compiler wrote them (SHA-256)")
 
