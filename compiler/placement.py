@@ -21,6 +21,7 @@ from .lower.registry import LOWERINGS, dtype_of, shape_of
 
 LINE = 64       # bytes: what is read again and again is copied where its pieces in memory are shorter than a line of cache,
 SPREAD = 4      # or where they are that many times as far apart as they are long: they would share few sets of L1
+DEEPEST = 64    # values within values: a model may be hostile
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,8 @@ class Places:
 
     def _lies(self, value: ir.Value, part: Part) -> bool:
         """Places a value, unless somebody could not read it there."""
+        if len(chain_of(part.whole, self.aliases, self.parts)) > DEEPEST:
+            return False
         self.parts[value] = part
         self.inside[part.whole].add(value)
         if self._legible(value):
@@ -190,20 +193,29 @@ class Places:
         return True
 
     def _within(self, value: ir.Value) -> Iterator[ir.Value]:
-        yield value
-        for v in self.inside[value]:
-            yield from self._within(v)
+        stack = [value]
+        while stack:
+            yield (v := stack.pop())
+            stack += self.inside.get(v, ())
+
+
+def chain_of(value: ir.Value, aliases: Mapping[ir.Value, ir.Value], parts: Mapping[ir.Value, Part]) -> list[ir.Value]:
+    """The value, what it lies in, what that lies in, and so on."""
+    chain = [value]
+    while chain[-1] in parts or chain[-1] in aliases:
+        last = chain[-1]
+        chain.append(parts[last].whole if last in parts else aliases[last])
+    return chain
 
 
 def region(value: ir.Value, aliases: Mapping[ir.Value, ir.Value], parts: Mapping[ir.Value, Part]) -> Region | None:
     """Where the value lies; None where its place is none of row-major strides."""
-    if value in parts:
-        outer = region(parts[value].whole, aliases, parts)
-        return outer.part(parts[value].starts, shape_of(value)) if outer else None
-    if value in aliases:
-        outer = region(aliases[value], aliases, parts)
-        return outer.reshaped(shape_of(value)) if outer else None
-    return Region.whole(value)
+    *inner, root = chain_of(value, aliases, parts)
+    place: Region | None = Region.whole(root)
+    for v in reversed(inner):
+        if place is not None:
+            place = place.part(parts[v].starts, shape_of(v)) if v in parts else place.reshaped(shape_of(v))
+    return place
 
 
 def takes(node: ir.Node, value: ir.Value, place: Region) -> bool:

@@ -5,6 +5,7 @@ import math
 import random
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from branches import BRANCHES
@@ -12,9 +13,10 @@ from burnish import passes
 from burnish.compiler.driver import separate_outputs
 from burnish.compiler.lower.registry import LOWERINGS
 from burnish.compiler.partition import partition
-from burnish.compiler.placement import Region
+from burnish.compiler.placement import DEEPEST, Region, chain_of
 from lower.harness import assert_close, reference
 from lower.tasks import run_tasks
+from onnx import parser
 
 VALUE = ir.Value(name="v", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.FLOAT))
 
@@ -85,3 +87,13 @@ def test_branches(name):
     assert left == case.copies, [str(g) for g in groups]
     got, _ = run_tasks(model, given)
     assert_close(got, want)
+
+
+def test_places_within_places_end():
+    """However deep a hostile graph goes."""
+    text = " ".join(f"c{n + 1} = Concat <axis = 0> (c{n}, t)" for n in range(500))
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 23]> g (float[2,3] x, float[3,4] w) => (float[1002,4] y) {{'
+                               f't = MatMul (x, w) c0 = Tanh (t) {text} y = Abs (c500) }}')
+    parts = partition(ir.from_proto(onnx.shape_inference.infer_shapes(model)))
+    depth = max(len(chain_of(v, parts.aliases, parts.parts)) for v in parts.parts)
+    assert depth == DEEPEST + 1

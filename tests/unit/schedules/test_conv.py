@@ -1,5 +1,7 @@
 """Direct and depthwise convolution against onnxruntime, at random, edge and odd sizes, on AVX-512, AVX2 and wasm."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -10,7 +12,7 @@ from burnish.schedules.templates import choose
 from burnish.schedules.templates.conv import DirectConv
 from burnish.schedules.templates.conv_narrow import NarrowConv
 
-from .harness import AVX2, WASM, ZEN5, run
+from .harness import AVX2, FILL, WASM, ZEN5, run
 
 INDEX = x.indices(4)
 RNG = np.random.default_rng(11)
@@ -51,6 +53,21 @@ def close(got, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * max(1, np.abs(want).max()))
 
 
+def part(task, arrays, want, run, more=3):
+    """The task as it reads the first channels of a wider map and stores the first of another: `run` may read and store nothing
+    beside them."""
+    def wider(b):
+        return dataclasses.replace(b, shape=(*b.shape[:-1], b.shape[-1] + more))
+
+    output = len(task.buffers) - 1
+    buffers = [wider(b) if n in (task.params["x"], output) else b for n, b in enumerate(task.buffers)]
+    fill = [(0, 0)] * 3 + [(0, more)]
+    task = dataclasses.replace(task, buffers=tuple(buffers))
+    (got,) = run(task, {**arrays, 0: np.pad(arrays[0], fill, constant_values=np.nan)})
+    close(got[..., :-more], want)
+    assert (np.ascontiguousarray(got[..., -more:]).view("u1") == FILL).all()
+
+
 #    n  ih  iw  ic  oc groups   k       s       d       p       out
 CASES = {
     "first layer": (1, 31, 29, 3, 24, 1, (7, 7), (2, 2), (1, 1), (3, 3), (16, 15)),
@@ -72,6 +89,11 @@ def test_shapes(case):
     task, arrays, want = conv(*case)
     (got,) = run(DirectConv(), task, arrays, cuts=(1, 3))
     close(got, want)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_channels_of_wider_maps(case):
+    part(*conv(*case), lambda task, arrays: run(DirectConv(), task, arrays, cuts=(1, 3)))
 
 
 @pytest.mark.parametrize("device", [AVX2, WASM], ids=lambda d: d.name)
@@ -100,3 +122,17 @@ def test_few_output_channels(device, oc, k, s, p, out):
     assert isinstance(choose(task, device), NarrowConv)
     (got,) = run(NarrowConv(), task, arrays, device, cuts=(1,))
     close(got, want)
+
+
+@pytest.mark.parametrize("k, p", [((3, 3), (1, 1)), ((1, 1), (0, 0))])
+def test_few_output_channels_of_wider_maps(k, p):
+    case = conv(2, 9, 11, 32, 1, 1, k, (1, 1), (1, 1), p, (9, 11))
+    part(*case, lambda task, arrays: run(NarrowConv(), task, arrays, cuts=(1,)))
+
+
+def test_few_output_channels_without_padding_in_a_wider_map():
+    """The taps of a row do not run on in memory: another template does it."""
+    task, *_ = conv(1, 9, 11, 32, 1, 1, (3, 3), (1, 1), (1, 1), (0, 0), (7, 9))
+    assert isinstance(choose(task, ZEN5), NarrowConv)
+    wider = dataclasses.replace(task.buffers[0], shape=(1, 9, 11, 35))
+    assert NarrowConv().refuses(dataclasses.replace(task, buffers=(wider, *task.buffers[1:])), ZEN5)

@@ -7,7 +7,7 @@ from burnish.schedules.task import Buffer, Store, Task
 from burnish.schedules.templates.depthwise import Depthwise
 
 from .harness import AVX2, WASM, ZEN5, run
-from .test_conv import INDEX, close, oracle
+from .test_conv import INDEX, close, oracle, part
 
 RNG = np.random.default_rng(5)
 
@@ -62,3 +62,8 @@ def test_random_candidates():
     for n in RNG.choice(len(candidates), 4, replace=False):
         (got,) = run(Depthwise(), task, arrays, knobs=candidates[n], cuts=(1, 2))
         close(got, want)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_channels_of_wider_maps(case):
+    part(*depthwise(*case), lambda task, arrays: run(Depthwise(), task, arrays, cuts=(1, 3)))

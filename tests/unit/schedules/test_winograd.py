@@ -13,7 +13,7 @@ from burnish.schedules.templates.winograd import Winograd
 from burnish.schedules.templates.winograd_transform import weight_matrix
 
 from .harness import AVX2, NEON, WASM, ZEN5, Built, run
-from .test_conv import INDEX, conv
+from .test_conv import INDEX, conv, part
 
 RNG = np.random.default_rng(13)
 TOLERANCE = 1e-5        # of the output's scale
@@ -54,6 +54,12 @@ def test_shapes(name, m):
     task, arrays, want = case(*CASES[name])
     (got,) = run(Winograd(), task, arrays, knobs=pick(task, ZEN5, m=m), cuts=(1, 3))
     close(got, want)
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("name", ["odd", "no padding", "padding beyond the map", "a row"])
+def test_channels_of_wider_maps(name, m):
+    part(*case(*CASES[name]), lambda task, arrays: run(Winograd(), task, arrays, knobs=pick(task, ZEN5, m=m), cuts=(1, 3)))
 
 
 def test_last_group_without_a_whole_vector():
