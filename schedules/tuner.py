@@ -40,6 +40,9 @@ LIVES = 3               # of the runner, while one and the same is timed inside 
 STORE_AGAIN = 0.25      # of the budget, after which records that could not be stored are tried again
 
 
+Finalists = Mapping[str, Sequence[Candidate]]       # task key -> those that are timed inside the model
+
+
 class Measurer(Protocol):
     """What trials are made with: this machine, or a farm."""
 
@@ -69,6 +72,9 @@ class Goal:
     def good(self) -> list[Trial]:
         """The trials that went well, best first."""
         return sorted((t for t in self.tried.values() if t.status == "ok"), key=lambda t: self.merit(t.candidate, t.ratio))
+
+    def alive(self, candidate: Candidate) -> bool:
+        return candidate not in self.tried or self.tried[candidate].status == "ok"
 
     @property
     def best(self) -> float:
@@ -175,7 +181,7 @@ class Tuner:
     def run(self) -> Result:
         """Raises RunnerDied or Unbuildable only where not even the untuned model can be run."""
         self._show("start")
-        untuned = self._timed({k: [g.untuned] for k, g in self.goals.items()}, FINAL_SAMPLES, self._share(0.1))
+        untuned = self._timed(lambda: {k: [g.untuned] for k, g in self.goals.items()}, FINAL_SAMPLES, self._share(0.1))
         for key, goal in self.goals.items():
             goal.seconds = typical(untuned[key][goal.untuned])
         self.first = sum(g.seconds for g in self.goals.values())
@@ -246,13 +252,15 @@ class Tuner:
 
     def _finals(self) -> Result:
         self._show("finals")
-        finalists = {key: self._finalists(g) for key, g in self.goals.items()}
-        times = self._situ(finalists, FINAL_SAMPLES, {})
-        duels = {key: self._duel(times[key], goal) for key, goal in self.goals.items()}
-        times = self._situ(duels, DUEL_SAMPLES, times) if any(len(d) > 1 for d in duels.values()) else times
+        times = self._situ(lambda: {k: self._finalists(g) for k, g in self.goals.items()}, FINAL_SAMPLES, {})
+
+        def duels(first: Situ = times) -> dict[str, list[Candidate]]:
+            return {key: self._duel(first[key], goal) for key, goal in self.goals.items()}
+
+        times = self._situ(duels, DUEL_SAMPLES, times) if any(len(d) > 1 for d in duels().values()) else times
         chosen, gain, latency, before = {}, {}, 0.0, 0.0
         for key, goal in self.goals.items():
-            taken = {c: typical(s) for c, s in times[key].items() if s}
+            taken = {c: typical(s) for c, s in times[key].items() if s and goal.alive(c)}
             taken = taken or {t.candidate: t.ratio * goal.seconds for t in goal.good}
             untuned = taken.get(goal.untuned, goal.seconds)
             best = min(taken, key=lambda c: goal.merit(c, taken[c]), default=goal.untuned)
@@ -261,7 +269,7 @@ class Tuner:
             chosen[key], gain[key] = best, taken.get(best, untuned) / untuned if untuned else 1.0
             before, latency = before + untuned, latency + taken.get(best, untuned)
             self._unkept += [self._record(goal.task, goal.tried[c], [x / goal.count for x in s])
-                             for c, s in times[key].items() if c in goal.tried and s]
+                             for c, s in times[key].items() if s and c in goal.tried and goal.alive(c)]
         self._store()
         if self._unkept:
             self.notes.append(f"{len(self._unkept)} records are not kept: {self._trouble}")
@@ -276,10 +284,10 @@ class Tuner:
 
     def _duel(self, times: Mapping[Candidate, Sequence[float]], goal: Goal) -> list[Candidate]:
         """The two best, and the untuned kernel, which the gain is measured against."""
-        first = sorted((c for c in times if times[c]), key=lambda c: goal.merit(c, typical(times[c])))[:2]
+        first = sorted((c for c in times if times[c] and goal.alive(c)), key=lambda c: goal.merit(c, typical(times[c])))[:2]
         return list(dict.fromkeys([goal.untuned, *first]))
 
-    def _situ(self, finalists: Mapping[str, Sequence[Candidate]], samples: int, before: Situ) -> Situ:
+    def _situ(self, finalists: Callable[[], Finalists], samples: int, before: Situ) -> Situ:
         """Timed in the model; where the runner dies of it, what was known before."""
         left = max(self.settings.budget - self.elapsed, self._share(0.05))
         try:
@@ -288,23 +296,20 @@ class Tuner:
             self.notes.append(f"the finals inside the model were given up: {e}")
             return before or {key: {} for key in self.goals}
 
-    def _timed(self, finalists: Mapping[str, Sequence[Candidate]], samples: int, seconds: float) -> Situ:
+    def _timed(self, finalists: Callable[[], Finalists], samples: int, seconds: float) -> Situ:
         """Timed in the model, without the candidates that the runner dies of. Raises RunnerDied where it is none of these."""
         for left in reversed(range(LIVES)):
             try:
-                return self.measurer.situ(self.scene, finalists, samples, seconds)
+                return self.measurer.situ(self.scene, finalists(), samples, seconds)
             except RunnerDied as e:
-                guilty = {c for key, g in self.goals.items() for c in finalists[key]
-                          if c != g.untuned and symbol(g.task, c) in str(e)}
+                guilty = [(g, t) for g in self.goals.values() for c, t in g.tried.items()
+                          if c != g.untuned and symbol(g.task, c) in str(e)]
                 if not left or (e.hung and not guilty):
                     raise
                 self.notes.append(f"inside the model, {e}; it was timed again")
-                finalists = {key: [c for c in cs if c not in guilty] for key, cs in finalists.items()}
-                for goal in self.goals.values():
-                    dead = [replace(t, status=fate(e), message=f"inside the model: {e}") for c, t in goal.tried.items()
-                            if symbol(goal.task, c) in str(e)]
-                    goal.tried |= {t.candidate: t for t in dead}
-                    self.keep([self._record(goal.task, t) for t in dead])
+                for goal, trial in guilty:
+                    goal.tried[trial.candidate] = replace(trial, status=fate(e), message=f"inside the model: {e}")
+                self.keep([self._record(g.task, g.tried[t.candidate]) for g, t in guilty])
         raise AssertionError
 
     # ---- what is told
