@@ -179,6 +179,8 @@ def test_plans_that_c_cannot_say_are_refused(made: Sample) -> None:
     launch = made.plan.launches[0]
     for change, words in (({"kernel": "a-b"}, "identifier"), ({"tiles": 1 << 31}, "tiles"), ({"scratch": 500}, "scratch"),
                           ({"args": (Place("arena", 4),) * 3}, "multiple"), ({"args": (Place("input", 1),) * 3}, "no input"),
+                          ({"args": (Place("input", 0, made.plan.inputs[0].nbytes + 4),) * 3}, "ends before"),
+                          ({"args": (Place("arena", 0, -4),) * 3}, "ends before"),
                           ({"kernel": "k_relu"}, "different arguments")):
         plan = dataclasses.replace(made.plan, launches=(dataclasses.replace(launch, **change), *made.plan.launches[1:]))
         with pytest.raises(ToolchainError, match=words):
