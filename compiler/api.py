@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -81,7 +80,7 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     info: dict[str, str | int] = {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}
 
     def made(picks: Mapping[str, Pick]) -> Artifact:
-        compiled = build_model(lowered, device, identifier(source.stem), say, workers, picks)
+        compiled = build_model(lowered, device, driver.identifier(source.stem), say, workers, picks)
         return write(compiled, output, list(inputs.values()), expected, target, info, say)
 
     with existing(records) or nullcontext() as database:
@@ -136,12 +135,6 @@ def front(graph: ir.Model, original: ir.Model, inputs: Mapping[str, np.ndarray],
         raise
 
 
-def identifier(stem: str) -> str:
-    """A name that C, the linker and a file system accept."""
-    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower() or "model"
-    return name if not name[0].isdigit() else f"m{name}"
-
-
 def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expected: Oracle, target: str,
           info: Mapping[str, str | int], say: Progress = silent) -> Artifact:
     """The artifact of a compiled model, verified before it is put in place."""
@@ -166,9 +159,8 @@ def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expe
                           passes=compiled.passes, tools={t: version(t) for t in TOOLS}, info=info, program=target != "native",
                           check=check)
     say("link", 1, 1)
-    name = driver.identifier(compiled.plan.name)      # a file named m.onnx must not become libm.so
-    return Artifact(path, errors[0], os.path.getsize(path / f"lib{name}.so"), compiled.plan.weights, len(compiled.kernels),
-                    len(compiled.plan.launches))
+    library = os.path.getsize(path / f"lib{driver.identifier(compiled.plan.name)}.so")
+    return Artifact(path, errors[0], library, compiled.plan.weights, len(compiled.kernels), len(compiled.plan.launches))
 
 
 def load(path: str | Path, threads: int | None = None) -> Model:

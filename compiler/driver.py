@@ -31,6 +31,7 @@ from .planner import plan as make_plan
 
 Progress = Callable[[str, int, int], None]      # step, done, total
 LIMITS = Limits()
+PREFIX = 32     # characters of the model's name in the symbols of its kernels
 NO_LOWERING = "burnish has no lowering for this op", "express it with other ops, or ask for it"
 
 
@@ -158,7 +159,7 @@ def decide(tasks: Sequence[Task], device: Device, name: str, picks: Mapping[str,
         if untuned is None:
             raise BuildError(f"no template makes this task:\n{task}")
         picked = picks.get(task.key, Pick(untuned, "default"))
-        symbol = f"{name}_{len(choices)}_{task.family}"
+        symbol = f"{name[:PREFIX]}_{len(choices)}_{task.family}"
         choices[task.key] = Choice(symbol, picked.candidate.maker, picked.candidate.knobs, picked.origin)
     return choices
 

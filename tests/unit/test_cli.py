@@ -85,6 +85,13 @@ def test_compile_says_what_it_made(model: Path, tmp_path: Path, say: Say) -> Non
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == first      # by the same bytes
 
 
+@pytest.mark.parametrize("stem, library", [
+    ("m", "libmodel_m.so"), ("9 lives", "libmodel_9_lives.so"), ("Long" * 20, f"lib{'Long' * 16}.so")])
+def test_compile_names_the_library_after_the_file(stem: str, library: str, tmp_path: Path, say: Say) -> None:
+    code, _, _ = say("compile", classifier(tmp_path / f"{stem}.onnx"), "-o", tmp_path / "out", "--records", "none")
+    assert code == 0 and (tmp_path / "out" / library).is_file()
+
+
 def test_compile_overwrites_nothing_but_artifacts(model: Path, tmp_path: Path, say: Say) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     code, _, err = say("compile", model, "-o", tmp_path)
