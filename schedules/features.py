@@ -75,7 +75,7 @@ class Costs:
         self.least = math.log(max(self.ordered[0], 1e-9)) if self.of else 0.0
 
 
-@lru_cache(maxsize=128)     # a tuner comes back to each of a model's tasks again and again
+@lru_cache(maxsize=1024)    # a tuner comes back to each of a model's tasks again and again
 def costs(task: Task, device: Device) -> Costs:
     return Costs(task, device)
 

@@ -2,10 +2,11 @@
 
     tasks.parquet      key, networks (of the zoo that have the task) and counts (how often), the task as JSON
     training.parquet   a trial in each row: key of the task, device, candidate as JSON, status, median seconds, spread (distance
-                       of the quartiles over the median), baseline (seconds of the untuned kernel in the same run)
+                       of the quartiles over the median), baseline (seconds of the untuned kernel in the same run), validates
+                       (the network that the run's first candidates were picked for by a model trained without it; else empty)
 
-The devices themselves are JSON in the metadata of training.parquet. A task's trials may come from several runs, between which the
-machine may have changed its speed: only seconds over baseline is comparable.
+The devices themselves are JSON in the metadata of training.parquet. Rows of a task with the same baseline are of one run. Only
+times of one run are compared: between runs the machine changes its speed, and memory lies elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -31,19 +32,20 @@ from ..schedules.task import Task
 TASKS, TRAINING, JOURNAL = "tasks.parquet", "training.parquet", "training.journal"
 TASK_ROW = pa.schema({"key": pa.string(), "networks": pa.list_(pa.string()), "counts": pa.list_(pa.int32()), "task": pa.string()})
 TRIAL_ROW = pa.schema({"task": pa.string(), "device": pa.string(), "candidate": pa.string(), "status": pa.string(),
-                       "seconds": pa.float32(), "spread": pa.float32(), "baseline": pa.float32()})
+                       "seconds": pa.float32(), "spread": pa.float32(), "baseline": pa.float32(), "validates": pa.string()})
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A task on a device. networks: how often each of the zoo's has it; trials: rows of TRIAL_ROW; group: for the cost model, in
-    multiples of the baseline; baseline: seconds of the untuned kernel, the least of all runs."""
+    """One run of a task on a device. networks: how often each of the zoo's has it; group: for the cost model, in multiples of the
+    baseline; baseline: seconds of the untuned kernel; validates: as in the file."""
 
     task: Task
     device: Device
     networks: Mapping[str, int]
     group: Group
     baseline: float
+    validates: str = ""
 
 
 class Store:
@@ -59,13 +61,13 @@ class Store:
                 self.tasks[r["key"]] = (dict(zip(r["networks"], r["counts"], strict=True)), r["task"])
             table = pq.read_table(folder / TRAINING)
             self.devices = json.loads(table.schema.metadata[b"devices"])
-            self.rows = table.to_pylist()
+            self.rows = [{**r, "validates": r.get("validates", "")} for r in table.to_pylist()]
         if (folder / JOURNAL).exists():
             for line in (folder / JOURNAL).read_text().splitlines(keepends=True):
                 if line.endswith("\n"):     # else the process died in the middle of it
                     self._take(json.loads(line))
         # A process that died between writing the files and forgetting the journal left rows in both.
-        self.rows = list({tuple(r.values()): r for r in self.rows}.values())
+        self.rows = list({tuple(r[name] for name in TRIAL_ROW.names): r for r in self.rows}.values())
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,10 +93,15 @@ class Store:
                 found[r["task"]].add(Candidate.of(json.loads(r["candidate"])))
         return dict(found)
 
-    def append(self, task: Task, networks: Mapping[str, int], device: Device, trials: Sequence[Trial]) -> None:
-        """A batch of trials; on disk when this returns."""
+    def validated(self) -> set[tuple[str, str]]:
+        """(network, key of the task) of the runs that validate."""
+        return {(r["validates"], r["task"]) for r in self.rows if r["validates"]}
+
+    def append(self, task: Task, networks: Mapping[str, int], device: Device, trials: Sequence[Trial],
+               validates: str = "") -> None:
+        """A batch of trials, which ran together; on disk when this returns."""
         entry = json.dumps({"device": asdict(device), "task": task.data, "networks": dict(networks),
-                            "trials": [row(t) for t in trials]})
+                            "trials": [{**row(t), "validates": validates} for t in trials]})
         self._journal.write(entry + "\n")
         self._journal.flush()
         os.fsync(self._journal.fileno())
@@ -105,7 +112,7 @@ class Store:
         task = Task.of(entry["task"])
         self.tasks[task.key] = (entry["networks"] or self.tasks.get(task.key, ({}, ""))[0], text)
         self.devices[device["name"]] = device
-        self.rows += [{"task": task.key, "device": device["name"], **t} for t in entry["trials"]]
+        self.rows += [{"task": task.key, "device": device["name"], "validates": "", **t} for t in entry["trials"]]
 
     def fold(self) -> None:
         """Writes the parquet files anew, then forgets the journal."""
@@ -119,23 +126,19 @@ class Store:
         (self.folder / JOURNAL).unlink(missing_ok=True)
 
     def measured(self) -> list[Measured]:
-        """Every task on every device with at least two candidates that ran, in a fixed order."""
+        """Every run with at least two candidates that went well, in a fixed order."""
         devices = {name: device_of(data) for name, data in self.devices.items()}
         tasks = {key: Task.of(json.loads(text)) for key, (_, text) in self.tasks.items()}
-        rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        runs: dict[tuple[str, str, float, str], dict[Candidate, float]] = defaultdict(dict)
         for r in self.rows:
-            rows[r["device"], r["task"]].append(r)
+            if r["status"] == "ok":
+                c = Candidate.of(json.loads(r["candidate"]))
+                runs[r["device"], r["task"], r["baseline"], r["validates"]][c] = r["seconds"] / r["baseline"]
         found = []
-        for (device, key), trials in sorted(rows.items()):
-            ratios: dict[Candidate, float] = {}
-            for t in trials:
-                if t["status"] == "ok":
-                    c = Candidate.of(json.loads(t["candidate"]))
-                    ratios[c] = min(ratios.get(c, np.inf), t["seconds"] / t["baseline"])
+        for (name, key, baseline, network), ratios in sorted(runs.items(), key=lambda item: item[0]):
             if len(ratios) > 1:
-                group = Group(tasks[key], devices[device], tuple(ratios), tuple(ratios.values()))
-                baseline = min(t["baseline"] for t in trials if t["status"] == "ok")
-                found.append(Measured(tasks[key], devices[device], self.tasks[key][0], group, baseline))
+                group = Group(tasks[key], devices[name], tuple(ratios), tuple(ratios.values()))
+                found.append(Measured(tasks[key], devices[name], self.tasks[key][0], group, baseline, network))
         return found
 
 
@@ -150,7 +153,3 @@ def device_of(data: Mapping[str, Any]) -> Device:
     """A Device from its fields as JSON."""
     llvm = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in data["llvm"])
     return Device(**{**data, "llvm": llvm, "isa": tuple(data["isa"])})
-
-
-def networks(measured: Iterable[Measured]) -> list[str]:
-    return sorted({n for m in measured for n in m.networks})

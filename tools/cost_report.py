@@ -20,7 +20,8 @@ from .cost_data import Measured
 FEW = 8
 FOLDS = 5
 # Networks that share most of their layers: none of a family is trained on where one of it is tested.
-KIN = (("mobilenetv2", "efficientnet_lite0"), ("resnet18", "resnet50"), ("deit_tiny", "deit_small"), ("ppocr_det", "ppocr_rec"))
+KIN = (("mobilenetv1", "mobilenetv2", "efficientnet_lite0"), ("resnet18", "resnet50"), ("deit_tiny", "deit_small"),
+       ("ppocr_det", "ppocr_rec"), ("convnext_tiny", "inceptionnext_tiny"))
 Train = Callable[[Sequence[Group]], CostModel]
 PICKERS = ("random", "default", "cost", "model")
 
@@ -73,7 +74,7 @@ def by_workload(measured: Sequence[Measured], train: Train, progress: Callable[[
     for f in range(FOLDS):
         progress(f"fold {f + 1} of {FOLDS}")
         model = train([m.group for m in measured if fold[m.task.key] != f])
-        found += [regret(m, model) for m in measured if fold[m.task.key] == f]
+        found += [regret(m, model) for m in measured if fold[m.task.key] == f and not m.validates]
     return found
 
 
@@ -82,10 +83,43 @@ def by_network(measured: Sequence[Measured], train: Train, progress: Callable[[s
     found = {}
     for name in sorted({n for m in measured for n in m.networks}):
         progress(name)
-        kin = {name, *(n for family in KIN if name in family for n in family)}
-        model = train([m.group for m in measured if not kin & set(m.networks)])
-        found[name] = [regret(m, model, m.networks[name]) for m in measured if name in m.networks]
+        model = train([m.group for m in measured if not kin(name) & set(m.networks)])
+        found[name] = [regret(m, model, m.networks[name]) for m in measured if name in m.networks and not m.validates]
     return found
+
+
+def kin(name: str) -> set[str]:
+    return {name, *(n for family in KIN if name in family for n in family)}
+
+
+def by_validation(measured: Sequence[Measured]) -> dict[str, list[Regret]]:
+    """What the runs say that were made to validate: the first FEW candidates are the model's picks of all that are legal."""
+    found: dict[str, list[Regret]] = {}
+    for m in measured:
+        if m.validates:
+            ratios, candidates = np.array(m.group.seconds), m.group.candidates
+            known, made, best = costs(m.task, m.device).of, default(m.task, m.device), float(ratios.min())
+            place = {"model": 0, "cost": int(np.argmin([known.get(c, math.inf) for c in candidates])),
+                     "default": candidates.index(made) if made else 0}
+            first = {name: float(ratios[n]) / best for name, n in place.items()}
+            found.setdefault(m.validates, []).append(Regret(
+                m.task.family, m.device.name, first, {"model": float(ratios[:FEW].min()) / best},
+                m.baseline * m.networks[m.validates], best))
+    return found
+
+
+def noise(measured: Sequence[Measured]) -> float:
+    """How much slower the best candidate of one run is than the best of the same candidates in a second run, where that one
+    validates: geometric mean."""
+    runs = {(m.task.key, m.device.name): m.group for m in measured if not m.validates}
+    found = []
+    for m in measured:
+        before = runs.get((m.task.key, m.device.name)) if m.validates else None
+        now = dict(zip(m.group.candidates, m.group.seconds, strict=True))
+        both = {c: s for c, s in zip(before.candidates, before.seconds, strict=True) if c in now} if before else {}
+        if len(both) > 1:
+            found.append(math.log(now[min(both, key=lambda c: both[c])] / min(now[c] for c in both)))
+    return math.exp(float(np.mean(found))) if found else math.nan
 
 
 def mean(regrets: Sequence[Regret], picker: str, few: bool = False) -> float:
@@ -108,6 +142,20 @@ def table(rows: Mapping[str, Sequence[Regret]], title: str) -> list[str]:
     for name, r in rows.items():
         cells = [*(mean(r, p) for p in PICKERS), *(weighted(r, p) for p in PICKERS[1:]), *(mean(r, p, True) for p in PICKERS)]
         lines.append(f"| {name} | {len(r)} | " + " | ".join(f"{c:.3f}" for c in cells) + " |")
+    return lines
+
+
+def validation_table(measured: Sequence[Measured]) -> list[str]:
+    found = by_validation(measured)
+    found["**all**"] = [r for rs in found.values() for r in rs]
+    shown = ("default", "cost", "model")
+    heads = ["network", "tasks", *shown, *(f"time: {p}" for p in shown), f"model, best of {FEW}", f"time: model, best of {FEW}"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for name, r in found.items():
+        if r:
+            few = [f(r, "model", few=True) for f in (mean, weighted)]
+            cells = [*(mean(r, p) for p in shown), *(weighted(r, p) for p in shown), *few]
+            lines.append(f"| {name} | {len(r)} | " + " | ".join(f"{c:.3f}" for c in cells) + " |")
     return lines
 
 
@@ -174,7 +222,15 @@ those of least analytic cost, random ones, and some that an earlier model liked 
 
 ![Regret of random, default, cost and model](cost-model.png)
 
-## Held-out networks
+## The first pick of all that is legal
+
+For these networks the first {few} picks of a model that was trained without them and their kin were measured, of *all* legal
+candidates, beside the best {few} that had been measured before. This is what `compile` without records chooses. Run to run, noise
+alone is worth {noise:.3f}: so much slower is the best of one run than the best of the same candidates in the next.
+
+{validation}
+
+## Held-out networks, among what was measured
 
 The model was trained without any task of the network or of its kin ({kin}), on any device.
 
@@ -194,6 +250,7 @@ def page(measured: Sequence[Measured], workloads: Sequence[Regret], networks: Ma
         size=size / 1e6, trials=trials, tasks=len(measured), random=sum(not m.networks for m in measured), few=FEW, folds=FOLDS,
         devices=", ".join(sorted({m.device.name for m in measured})), each=trials / len(measured),
         kin="; ".join(" and ".join(family) for family in KIN),
+        noise=noise(measured), validation="\n".join(validation_table(measured)),
         networks="\n".join(table({**networks, **{f"all, {k}": v for k, v in split(every, lambda r: r.device).items()},
                                   "**all**": every}, "network")),
         workloads="\n".join(table({**split(workloads, lambda r: r.family), **split(workloads, lambda r: r.device),

@@ -30,7 +30,8 @@ from . import cost_report, workloads
 from .cost_data import Store
 
 RENEWED = 40        # batches after which builder's and runner's memory is let go
-TIMED = 2.0         # seconds that a batch is timed, at most
+TIMED = 3.0         # seconds that a batch is timed, at most
+VALIDATED = "mobilenetv2,resnet50,convnext_tiny,deit_small,minilm,yolov8n"
 PROFILES = ("native", "x86-64-v3", "x86-64-v2")
 
 MODEL = "cpu.json"
@@ -95,7 +96,6 @@ def collect(on: Annotated[str, typer.Option(help=f"one of {', '.join(PROFILES)}"
             networks: Annotated[str, typer.Option(help="of the zoo, with commas between")] = ",".join(models.ZOO),
             randoms: Annotated[int, typer.Option(help="random tasks")] = 400,
             candidates: Annotated[int, typer.Option(help="of a task")] = 24,
-            again: Annotated[int, typer.Option(help="of tasks that were measured, so many more that the model likes")] = 0,
             folder: Annotated[Path, typer.Option(help="of the measurements")] = PRETRAINED) -> None:
     """Measures candidates. What was measured before is left out; may be stopped at any time and started again."""
     dev, stop, outcomes = device(on), time.monotonic() + seconds, Counter[str]()
@@ -105,12 +105,11 @@ def collect(on: Annotated[str, typer.Option(help=f"one of {', '.join(PROFILES)}"
             console=console) as bar:
         shown = bar.add_task(f"collect on {dev.name}", total=len(todo))
         known = store.tried(dev)
-        ranker = CostModel.pretrained(dev) if again else None
         for n in range(0, len(todo), RENEWED):
             with LocalRunner(dev, cpu=max(os.sched_getaffinity(0))) as runner:
                 evaluator = Evaluator(dev, builder, runner)
                 for m, (task, where) in enumerate(todo[n:n + RENEWED]):
-                    batch = chosen(task, dev, candidates, known.get(task.key, set()), ranker, again, n + m)
+                    batch = chosen(task, dev, candidates, known.get(task.key, set()), n + m)
                     if batch and time.monotonic() < stop:
                         trials, = evaluator.evaluate([Batch(task, tuple(batch))], TIMED)
                         outcomes.update(t.status for t in trials)
@@ -133,6 +132,40 @@ def fit(folder: Annotated[Path, typer.Option(help="of the measurements and the m
 
 
 @app.command()
+def validate(networks: Annotated[str, typer.Option(help="of the zoo")] = VALIDATED,
+             seconds: Annotated[float, typer.Option(help="of wall time")] = 900,
+             folder: Annotated[Path, typer.Option(help="of the measurements")] = PRETRAINED) -> None:
+    """Measures what a model that was trained without a network picks for it, of all that is legal and not only of what was
+    measured, beside the best that is known. Each is a further run of its task."""
+    dev, stop = device("native"), time.monotonic() + seconds
+    with Store(folder) as store, Builder(1) as builder, console.status("") as status:
+        measured, done = store.measured(), store.validated()
+        for name in networks.split(","):
+            model = CostModel(boosted([m.group for m in measured if not cost_report.kin(name) & set(m.networks)]))
+            with LocalRunner(dev, cpu=max(os.sched_getaffinity(0))) as runner:
+                evaluator = Evaluator(dev, builder, runner)
+                for m in measured:
+                    if name not in m.networks or m.device != dev or m.validates or (name, m.task.key) in done:
+                        continue
+                    if time.monotonic() > stop:
+                        break
+                    status.update(f"{name}: {m.task.family}")
+                    every = options(m.task, dev)
+                    picks = [every[n] for n in np.argsort(-model.scores(m.task, every, dev), kind="stable")[:cost_report.FEW]]
+                    known = [m.group.candidates[n] for n in np.argsort(m.group.seconds)[:cost_report.FEW]]
+                    made = default(m.task, dev)
+                    batch = dict.fromkeys([*picks, *known, *([made] if made else []), cheapest(m.task, dev)])
+                    trials, = evaluator.evaluate([Batch(m.task, tuple(batch))], TIMED)
+                    store.append(m.task, m.networks, dev, trials, validates=name)
+
+
+def cheapest(task: Task, on: Device) -> Candidate:
+    """Of least analytic cost, of all templates."""
+    known = features.costs(task, on).of
+    return min(known, key=lambda c: known[c])
+
+
+@app.command()
 def report(folder: Annotated[Path, typer.Option(help="of the measurements and the model")] = PRETRAINED,
            docs: Annotated[Path, typer.Option(help="where cost-model.md and cost-model.png go")] = Path("docs")) -> None:
     """Trains models without some of the tasks, and says how good their picks are on those."""
@@ -143,25 +176,20 @@ def report(folder: Annotated[Path, typer.Option(help="of the measurements and th
     text = cost_report.page(measured, workload, network, (folder / MODEL).stat().st_size)
     (docs / "cost-model.md").write_text(text)
     cost_report.plot(network, docs / "cost-model.png")
-    console.print(text, markup=False)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def boosted(groups: Sequence[Group]) -> xgb.Booster:
     return train(groups, ROUNDS, 1, 0, **SHAPE)
 
 
-def chosen(task: Task, dev: Device, count: int, tried: set[Candidate], ranker: CostModel | None, again: int,
-           seed: int) -> list[Candidate]:
-    """What to measure of a task: a sample; where there is one already, more that the model likes, or those of new templates."""
+def chosen(task: Task, dev: Device, count: int, tried: set[Candidate], seed: int) -> list[Candidate]:
+    """What to measure of a task: a sample; where there is one already, of templates that are new since."""
     rng = np.random.default_rng([seed, 7])
     if not tried:
-        return [] if ranker else sample(task, dev, count, rng)
-    if ranker:
-        left = [c for c in options(task, dev) if c not in tried]
-        return [left[n] for n in np.argsort(-ranker.scores(task, left, dev), kind="stable")[:again]]
+        return sample(task, dev, count, rng)
     names = {c.template for c in tried}
-    new = [c for c in sample(task, dev, 3 * count, rng) if c.template not in names]
-    return new[:count // 2]
+    return [c for c in sample(task, dev, 3 * count, rng) if c.template not in names][:count // 2]
 
 
 if __name__ == "__main__":
