@@ -14,6 +14,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..schedules.cost_model import ModelFileError
 from ..schedules.records import RecordsError
 from ..targets.cpu import loader, manifest, profile
 from ..targets.cpu.errors import TargetError, ToolchainError
@@ -215,7 +216,7 @@ def run_app(arguments: list[str]) -> None:
         with warnings.catch_warnings():     # numpy's, of odd constants that passes fold
             warnings.simplefilter("ignore", RuntimeWarning)
             app(arguments or ["--help"], standalone_mode=False)
-    except (BurnishError, TargetError, RecordsError) as e:
+    except (BurnishError, TargetError, RecordsError, ModelFileError) as e:
         ui.fail(BuildError(str(e)) if isinstance(e, ToolchainError) else e, as_json)
     except (typer.Abort, KeyboardInterrupt):
         ui.complain("interrupted")
