@@ -27,12 +27,13 @@ KNOBS = ("rows", "vectors", "ahead", "group", "splits", "dims", "pack_v", "block
 # What the templates say (Template.features).
 # macs: multiply-adds, as a logarithm; reduction: steps of a register tile; panel, x, block: bytes of weights that a tile streams,
 # of input that it reads, of input of an outer tile; waste: computed over needed elements; ragged: share of a narrower last panel;
+# w_per_mac, x_per_mac: bytes of weights and of input that are read, once for each block and each panel;
 # copied: elements copied or transformed for each multiply-add; conflicts: rows over the ways that L1 has for them;
 # set_conflicts: the same of what a whole tile comes back to.
 TILE = ("macs", "accumulators", "macs_per_load", "registers", "reduction", "panel_l1", "panel_l2", "conflicts", "epilogue",
         "epilogue_code", "tiles", "blocks", "waste_rows", "waste_columns", "ragged", "panels", "row_tiles", "block_l2", "x_l1",
-        "w_l2", "copied", "x_step", "taps", "stride", "groups", "inner", "high", "narrow", "unrolled", "edge", "looped",
-        "set_conflicts", "result_accumulators", "result_ragged", "head", "output_tile")
+        "w_l2", "w_per_mac", "x_per_mac", "copied", "x_step", "taps", "stride", "groups", "inner", "high", "narrow", "unrolled",
+        "edge", "looped", "set_conflicts", "result_accumulators", "result_ragged", "head", "output_tile")
 NAMES: tuple[str, ...] = tuple(dict.fromkeys((*SHARED, *COMMON, *KNOBS, *TILE)))
 _PLACE = {name: n for n, name in enumerate(NAMES)}
 

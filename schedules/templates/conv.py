@@ -162,7 +162,8 @@ class DirectConv(Template):
                 "block_l2": x_bytes / l2, "x_l1": _touched(s, knobs.high) * knobs.wide / s.ow / l1,
                 "w_l2": s.groups * s.reduction * s.oc * 4 / l2, "copied": s.n * blocks * x_bytes / 4 / macs if s.padded else 0,
                 "taps": s.kh * s.kw, "stride": s.sw, "groups": s.groups,
-                "inner": s.kw * s.ic if s.merged else s.ic}
+                "inner": s.kw * s.ic if s.merged else s.ic, "w_per_mac": s.n * blocks * s.groups * s.reduction * s.oc * 4 / macs,
+                "x_per_mac": s.n * blocks * up(wide, knobs.vectors) * x_bytes / macs}
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         s = Shape.of(task).flat

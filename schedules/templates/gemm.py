@@ -101,7 +101,8 @@ class Gemm(Template):
                 "waste_rows": blocks * up(rows, knobs.rows) * knobs.rows / p.m, "waste_columns": wide * device.lanes / p.n,
                 "ragged": wide % knobs.vectors / wide, "panels": up(wide, knobs.vectors), "row_tiles": up(rows, knobs.rows),
                 "block_l2": rows * p.k * 4 / l2, "x_l1": knobs.rows * p.k * 4 / (device.l1_kib * 1024),
-                "w_l2": p.k * p.n * 4 / l2, "copied": copied / (p.m * p.n * p.k), "x_step": view[2] if view else 1}
+                "w_l2": p.k * p.n * 4 / l2, "copied": copied / (p.m * p.n * p.k), "x_step": view[2] if view else 1,
+                "w_per_mac": 4 * blocks / p.m, "x_per_mac": 4 * up(wide, knobs.vectors) / p.n}
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         p = _shape(task)

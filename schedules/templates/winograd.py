@@ -192,7 +192,9 @@ class Winograd(Template):
                 "waste_columns": f.groups * f.group / s.oc, "ragged": wide % (f.vectors * f.panels) / wide,
                 "panels": f.groups * f.panels, "row_tiles": up(f.count, f.rows), "block_l2": f.scratch / l2,
                 "x_l1": f.rows * s.ic * 4 / (device.l1_kib * 1024), "w_l2": f.points * f.groups * f.group * s.ic * 4 / l2,
-                "copied": f.count * f.points * (s.ic + f.groups * f.group) / macs, "taps": 9, "stride": 1, "groups": 1,
+                "copied": f.count * f.points * (s.ic + f.groups * f.group) / macs,
+                "w_per_mac": f.blocks * f.points * f.groups * f.group * s.ic * 4 / macs,
+                "x_per_mac": f.groups * f.panels * f.count * f.points * s.ic * 4 / macs, "taps": 9, "stride": 1, "groups": 1,
                 "inner": s.ic, "set_conflicts": max(_in_one_set(f.v_plane, f.points), _in_one_set(f.m_plane, f.points))}
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
