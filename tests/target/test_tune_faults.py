@@ -103,7 +103,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_done_twice(model: Path, tmp_pat
         for key, old in before.items():
             assert after[key].samples == old.samples and after[key].status == old.status, "nothing is measured again"
         before = after
-    with started(model, path, "14s") as process:
+    with started(model, path, "11s") as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and not err
     found, after = json.loads(out), stored(path)
@@ -141,7 +141,7 @@ def test_a_killed_worker_and_a_killed_runner_cost_little(model: Path, tmp_path: 
 
 def test_two_tuners_share_one_file(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "records.sqlite"
-    with started(model, path, "18s", "--seed", "1") as one, started(model, path, "18s", "--seed", "2") as two:
+    with started(model, path, "14s", "--seed", "1") as one, started(model, path, "14s", "--seed", "2") as two:
         outputs = [p.communicate(timeout=90) for p in (one, two)]
         assert [p.returncode for p in (one, two)] == [0, 0], outputs
     a, b = (json.loads(out) for out, _ in outputs)
@@ -194,7 +194,7 @@ def test_a_database_that_another_process_holds(model: Path, local: Local, tmp_pa
                 if state.trials >= 8 and not forever:
                     other.kill()
 
-            found = tune.tune(made, inputs, DEVICE, Settings(5.0), database, measurer=local, watch=watch)
+            found = tune.tune(made, inputs, DEVICE, Settings(4.0), database, measurer=local, watch=watch)
         assert found.trials >= 8 and len(found.chosen) == len(found.goals) and found.elapsed < 10
         tried = {(g.task.key, c) for g in found.goals for c in g.tried}
         (note,) = found.notes
@@ -217,13 +217,13 @@ def test_a_full_disk(model: Path, local: Local, tmp_path: Path) -> None:
             database.count()
             free = os.statvfs(disk)
             (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_bsize - 64 * 1024))
-            found = tune.tune(made, inputs, DEVICE, Settings(6.0), database, measurer=local)
+            found = tune.tune(made, inputs, DEVICE, Settings(4.0), database, measurer=local)
             there = database.count()
             assert found.trials >= 8 and set(found.chosen) == {g.task.key for g in made.groups} and found.latency > 0
             (note,) = found.notes
             assert "records are not kept: " in note and "the disk is full; free some space" in note and there < found.trials
             (disk / "ballast").unlink()
-            found = tune.tune(made, inputs, DEVICE, Settings(3.0), database, measurer=local)
+            found = tune.tune(made, inputs, DEVICE, Settings(1.5), database, measurer=local)
             assert not found.notes and database.count() == found.trials >= there
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -253,8 +253,8 @@ def test_a_bad_record_that_was_imported_is_not_used(model: Path, tmp_path: Path,
 
 
 def spiked(path: Path) -> Path:
-    """A 3x3 convolution of a map with one large value, whose results are then cleared where the window met it: Winograd spreads the
-    rounding of that value over a whole tile."""
+    """A 3x3 convolution of a map with one large value, whose results are then cleared where the window met it: Winograd spreads
+    the rounding of that value over a whole tile."""
     rng, c, n = np.random.default_rng(0), 16, 12
     spike, mask = np.zeros((1, 1, n, n)), np.ones((1, 1, n, n))
     spike[..., 5, 5], mask[..., 4:7, 4:7] = 1e4, 0
@@ -278,6 +278,5 @@ def test_compile_makes_exactly_what_winograd_rounds_too_much(tmp_path: Path) -> 
     done = api.compile(path, tmp_path / "out", tuned=Result(chosen, {}, (), 0, 0, 0, ()), records="none",
                        progress=lambda step, n, total: steps.append(step))
     templates = {k["template"] for k in json.loads((tmp_path / "out" / "manifest.json").read_text())["kernels"]}
-    print(done, templates, steps.count("choose kernels"), steps.count("verify"))
     assert not any("winograd" in t for t in templates) and done.error is not None and done.error < 1e-4
-    assert steps.count("link") > 2, "it was linked twice"
+    assert steps.count("link") == 4 and steps.count("verify") == 3, "the first was linked, and failed when it was verified"

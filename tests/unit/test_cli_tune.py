@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -156,15 +157,15 @@ def test_the_report_says_what_went_wrong(capsys: pytest.CaptureFixture[str], mon
 
 def test_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Something is seen at once, and the clock goes on between two states."""
-    console = Console(force_terminal=True, width=120)
-    monkeypatch.setattr(ui, "err", console)
+    seen = io.StringIO()        # rich draws from a thread of its own
+    monkeypatch.setattr(ui, "err", Console(file=seen, force_terminal=True, width=120))
     g = goal()
-    with console.capture() as seen, ui_tune.live("small.onnx[\x1b]") as watch:
+    with ui_tune.live("small.onnx[\x1b]") as watch:
         time.sleep(0.5)
         watch(State("start", 0.0, 60.0, (g,), 0.0, 0.0, 0, 0))
         watch(State("trials", 59.2, 60.0, (g,), 3e-3, 2e-3, 7, 1))
         time.sleep(1.0)
-    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen.get())
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen.getvalue())
     assert "reading the model" in text and "trying candidates" in text and "3.00 ms → 2.00 ms (1.50x), 7 trials, 1 failed" in text
     assert "60 of 60 s" in text and "small.onnx[\\x1b]" in text and "gemm 5x32x64 (x2)" in text
     assert f"0/{len(g.options)}" in text
