@@ -28,7 +28,8 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 KINDS: Mapping[str, str] = {"x86_64": "cpu", "aarch64": "cpu", "wasm32": "cpu"}     # architecture -> file
 STEP = math.log(1.02)       # times this close are one grade: less than the noise of most measurements
 GRADES = 31                 # of which the last is for whatever takes longer than 1.02 ** 31 = 1.85 times the best
-UPDATE = {"eta": 0.1, "max_depth": 4, "rounds": 30}
+# Of a session's trees, which see few tasks: with a weaker reg_lambda they unlearn what is right on a device that is known well.
+UPDATE_ROUNDS, UPDATE = 30, {"eta": 0.1, "max_depth": 4, "reg_lambda": 20}
 
 
 class ModelFileError(Exception):
@@ -75,8 +76,7 @@ class CostModel:
         if data is None:
             self._booster = self._base
             return
-        self._booster = xgb.train({**parameters(self._nthread, self._seed), "eta": UPDATE["eta"],
-                                   "max_depth": UPDATE["max_depth"]}, data, int(UPDATE["rounds"]), xgb_model=self._base)
+        self._booster = xgb.train({**parameters(self._nthread, self._seed), **UPDATE}, data, UPDATE_ROUNDS, xgb_model=self._base)
 
 
 def load(path: Path) -> xgb.Booster:
