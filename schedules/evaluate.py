@@ -25,6 +25,7 @@ HALF = 2e-3             # for float16
 SAMPLES = 12            # of each candidate
 SECONDS = 0.5           # for timing a batch, where these do not come together earlier
 GIVE_UP = 3.0           # times the best: such a candidate is not timed further
+LIVES = 3               # of the runner in a batch, where it dies of no candidate
 GUARD = 4096            # bytes before and behind each output that nobody may write
 EDGES = np.array([0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40, 50.0, -50.0], np.float32)    # 1e-40 is a denormal
 UNTOUCHED = 0xA5
@@ -140,15 +141,14 @@ class Evaluator:
     # ---- one batch
 
     def _batch(self, batch: Batch, seconds: float) -> list[Trial]:
-        try:
-            return self._judged(batch, seconds)
-        except RunnerDied:      # of the untuned kernel; or somebody killed it: once more
-            self.lost()
-        try:
-            return self._judged(batch, seconds)
-        except RunnerDied as e:
-            self.lost()
-            return [Trial(c, fate(e), message=f"the untuned kernel: {e}", guilty=False) for c in batch.candidates]
+        for left in reversed(range(LIVES)):
+            try:
+                return self._judged(batch, seconds)
+            except RunnerDied as e:     # of the untuned kernel; or somebody killed it
+                self.lost()
+                if not left or e.hung:
+                    return [Trial(c, fate(e), message=f"the untuned kernel: {e}", guilty=False) for c in batch.candidates]
+        raise AssertionError
 
     def _judged(self, batch: Batch, seconds: float) -> list[Trial]:
         """Raises RunnerDied where that is no candidate's fault."""

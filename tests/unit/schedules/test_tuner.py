@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -104,7 +105,8 @@ class Bench:
         return found
 
     def kill(self) -> None:
-        os.kill(self.runners[-1]._process._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):      # another is about to start
+            os.kill(self.runners[-1]._process._process.pid, signal.SIGKILL)
 
     def trials(self) -> list[TuningRecord]:
         return [r for r in self.kept if not r.situ]
