@@ -279,4 +279,4 @@ def test_compile_makes_exactly_what_winograd_rounds_too_much(tmp_path: Path) -> 
                        progress=lambda step, n, total: steps.append(step))
     templates = {k["template"] for k in json.loads((tmp_path / "out" / "manifest.json").read_text())["kernels"]}
     assert not any("winograd" in t for t in templates) and done.error is not None and done.error < 1e-4
-    assert steps.count("link") == 4 and steps.count("verify") == 3, "the first was linked, and failed when it was verified"
+    assert steps.count("link") == steps.count("verify") == 3, "the first was linked, and failed when it was verified"
