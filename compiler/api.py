@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from .tune import tune as tune_lowered
 from .verify import verify
 
 Watch = Callable[[State], None]
+INEXACT = "without Winograd, whose rounding is too much for this model"
 TARGETS = ("native", "linux-arm64")
 TOOLS = ("burnish", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
@@ -34,7 +35,8 @@ TOOLS = ("burnish", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir", 
 @dataclass(frozen=True)
 class Artifact:
     """A compiled model on disk. error: the largest difference to onnxruntime on the sample, relative to an output's scale; None
-    where the artifact is for a machine that could not be emulated here. library and weights in bytes."""
+    where the artifact is for a machine that could not be emulated here. library and weights in bytes. note: what the user may
+    want to know of how it was made."""
 
     path: Path
     error: float | None
@@ -42,6 +44,7 @@ class Artifact:
     weights: int
     kernels: int
     launches: int
+    note: str = ""
 
     def load(self, threads: int | None = None) -> Model:
         return load(self.path, threads)
@@ -91,7 +94,7 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
         except VerificationError:
             if all(p.candidate.maker.exact for p in picks.values()):
                 raise
-            return made(pick(exact=True))       # the rounding of Winograd may be too much for a model
+            return replace(made(pick(exact=True)), note=INEXACT)
 
 
 def tune(model: str | Path, *, budget: float = 60.0, shapes: Mapping[str, Sequence[int]] | None = None,

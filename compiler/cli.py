@@ -74,6 +74,8 @@ def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: T
     ui.say(f"  weights  {ui.size(done.weights)}")
     ui.say("  output   " + ("not run: there is no emulator for it here" if done.error is None else
                             f"equals onnxruntime's to {done.error:.1e} of its scale"))
+    if done.note:
+        ui.say(f"  made     {done.note}")
     if target == "native":
         ui.say(f"Next: burnish measure {output}, burnish run {output} INPUT, or read {output / 'README.md'}")
 

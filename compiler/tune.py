@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -108,15 +109,17 @@ def choose(lowered: Lowered, device: Device, *, database: Database | None = None
 
 
 def failed(doubtful: Mapping[str, TuningRecord], device: Device, database: Database) -> list[str]:
-    """The keys of those records whose candidates do not compute what the untuned kernel does, here and now; the others are noted
-    as verified."""
+    """The keys of those records whose candidates do not compute what the untuned kernel does, here and now. What was seen is
+    noted, and not looked at again."""
     wrong = []
     with evaluator(device, None, 0) as e:
         batches = [Batch(r.task, (r.candidate,)) for r in doubtful.values()]
         for (key, record), (trial,) in zip(doubtful.items(), e.evaluate(batches, seconds=0.05), strict=True):
-            if trial.status == "ok":
-                with suppress(RecordsError):        # it is compared again the next time
+            with suppress(RecordsError):        # then it is looked at again the next time
+                if trial.status == "ok":
                     database.mark_verified(record)
-            else:
+                elif trial.guilty:
+                    database.add([replace(record, status=trial.status, samples=(), verified=True, message=trial.message)])
+            if trial.status != "ok":
                 wrong.append(key)
     return wrong

@@ -49,8 +49,8 @@ class TuningRecord:
 
     tools: versions of what built it; samples: seconds per call by itself, warm; baseline: the untuned kernel's time in the same
     interleaved run, or 0; situ: seconds per call inside a model, empty where it was no finalist; error: largest difference to the
-    untuned kernel's output, relative to its scale; verified: did this installation see the right output? (an imported record has
-    to be looked at again); message: what went wrong; created: ISO 8601, UTC.
+    untuned kernel's output, relative to its scale; verified: has this installation seen for itself what became of it? (what is
+    imported has to be looked at again); message: what went wrong; created: ISO 8601, UTC.
     """
 
     task: Task

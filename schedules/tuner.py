@@ -163,7 +163,7 @@ class Tuner:
         self.goals = {key: self._goal(task) for key, task in scene.tasks.items()}
         for r in known:
             goal = self.goals.get(r.task.key)
-            if goal is not None and r.verified | (r.status != "ok") and r.candidate in goal.options:
+            if goal is not None and r.verified and r.candidate in goal.options:
                 goal.note([Trial(r.candidate, r.status, r.samples, r.baseline, r.error, r.message)])
 
     def _goal(self, task: Task) -> Goal:
@@ -317,7 +317,7 @@ class Tuner:
     def _record(self, task: Task, t: Trial, situ: Sequence[float] = ()) -> TuningRecord:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return TuningRecord(task, t.candidate, self.fingerprint, self.tools, t.status, t.samples, t.baseline, tuple(situ),
-                            t.error, t.status == "ok", t.message, now)
+                            t.error, True, t.message, now)
 
     def _show(self, phase: str, latency: float | None = None) -> None:
         goals = tuple(self.goals.values())

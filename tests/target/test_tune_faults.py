@@ -234,7 +234,8 @@ def test_a_full_disk(model: Path, local: Local, tmp_path: Path) -> None:
 
 def test_a_bad_record_that_was_imported_is_not_used(model: Path, tmp_path: Path, builder: Saboteur,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two imported records, each the best of its task: one computes something else here. The other is believed from now on."""
+    """Two imported records, each the best of its task: one computes something else here, which is noted. The other is believed
+    from now on."""
     made, _ = lowered(model)
     tasks = {g.task.family: g.task for g in made.groups}
     good, bad = (next(c for c in options(tasks[f], DEVICE) if c != default(tasks[f], DEVICE) and c.maker.exact)
@@ -247,7 +248,7 @@ def test_a_bad_record_that_was_imported_is_not_used(model: Path, tmp_path: Path,
         database.adopt(records)
         picks = tune.choose(made, DEVICE, database=database)
         assert picks[tasks["depthwise"].key].candidate == good and picks[tasks["conv"].key].candidate != bad
-        assert {r.candidate: r.verified for r in database.records()} == {good: True, bad: False}
+        assert {r.candidate: (r.status, r.verified) for r in database.records()} == {good: ("ok", True), bad: ("wrong", True)}
         picks = tune.choose(made, DEVICE, database=database, native=False)      # nothing can be compared
         assert picks[tasks["depthwise"].key].candidate == good and picks[tasks["conv"].key].record is None
 
@@ -280,3 +281,4 @@ def test_compile_makes_exactly_what_winograd_rounds_too_much(tmp_path: Path) -> 
     templates = {k["template"] for k in json.loads((tmp_path / "out" / "manifest.json").read_text())["kernels"]}
     assert not any("winograd" in t for t in templates) and done.error is not None and done.error < 1e-4
     assert steps.count("link") == steps.count("verify") == 3, "the first was linked, and failed when it was verified"
+    assert done.note == api.INEXACT

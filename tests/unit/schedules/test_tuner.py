@@ -229,7 +229,8 @@ def test_exact_leaves_other_algorithms_alone(bench: Bench) -> None:
 def test_what_is_recorded_is_not_measured_again(bench: Bench) -> None:
     scene = scene_of(TASK)
     bench.tune(scene, lambda task, c: 5e-4, 2.0)
-    first, before = list(bench.kept), {r.candidate for r in bench.kept}
+    first = bench.kept[:6]      # a quiet machine may have tried everything that promises a gain
+    before = {r.candidate for r in first}
     assert len(before) >= 4
     found = bench.tune(scene, lambda task, c: 5e-4, 2.0, first)
     assert not before & {r.candidate for r in bench.trials()} and bench.trials()
