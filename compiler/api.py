@@ -79,7 +79,7 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     expected = oracle(original, inputs)
     say("run onnxruntime", 1, 1)
     say("choose kernels", 0, 1)
-    chosen = tuned.chosen if tuned else {}
+    chosen = tuned.found if tuned else {}
     info: dict[str, str | int] = {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}
 
     def made(picks: Mapping[str, Pick]) -> Artifact:

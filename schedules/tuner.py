@@ -126,6 +126,12 @@ class Result:
     notes: tuple[str, ...]
 
     @property
+    def found(self) -> Mapping[str, Candidate]:
+        """The choices that rest on trials. Of other tasks nothing was found out."""
+        untried = {g.task.key for g in self.goals if not g.tried}
+        return {key: c for key, c in self.chosen.items() if key not in untried}
+
+    @property
     def trials(self) -> int:
         return sum(len(g.tried) for g in self.goals)
 
