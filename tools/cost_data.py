@@ -1,9 +1,10 @@
 """The measurements that cost models learn from: two parquet files, and a journal of what is not in them yet.
 
     tasks.parquet      key, networks (of the zoo that have the task) and counts (how often), the task as JSON
-    training.parquet   a trial in each row: key of the task, device, candidate as JSON, status, median seconds, spread (distance
-                       of the quartiles over the median), baseline (seconds of the untuned kernel in the same run), validates
-                       (the network that the run's first candidates were picked for by a model trained without it; else empty)
+    training.parquet   a trial in each row: key of the task, device, candidate as JSON, status, seconds (the lower quartile; of
+                       the rows of 2026-11-20 the median), spread (distance of the quartiles over the median), baseline (seconds
+                       of the untuned kernel in the same run), validates (the network that the run's first candidates were
+                       picked for by a model trained without it; else empty)
 
 The devices themselves are JSON in the metadata of training.parquet. Rows of a task with the same baseline are of one run. Only
 times of one run are compared: between runs the machine changes its speed, and memory lies elsewhere.
@@ -17,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 import numpy as np
@@ -27,9 +29,11 @@ from ..schedules.candidate import Candidate
 from ..schedules.cost_model import PRETRAINED, Group
 from ..schedules.device import Device
 from ..schedules.evaluate import Trial
+from ..schedules.numerics import typical
 from ..schedules.task import Task
 
 TASKS, TRAINING, JOURNAL = "tasks.parquet", "training.parquet", "training.journal"
+NOISY_TRIAL, NOISY_RUN = 0.3, 0.1   # spread of a trial; median of a run's
 TASK_ROW = pa.schema({"key": pa.string(), "networks": pa.list_(pa.string()), "counts": pa.list_(pa.int32()), "task": pa.string()})
 TRIAL_ROW = pa.schema({"task": pa.string(), "device": pa.string(), "candidate": pa.string(), "status": pa.string(),
                        "seconds": pa.float32(), "spread": pa.float32(), "baseline": pa.float32(), "validates": pa.string()})
@@ -126,17 +130,21 @@ class Store:
         (self.folder / JOURNAL).unlink(missing_ok=True)
 
     def measured(self) -> list[Measured]:
-        """Every run with at least two candidates that went well, in a fixed order."""
+        """Every run with at least two candidates that went well, in a fixed order; without what the machine had other work
+        beside: trials, and whole runs, whose samples are too far apart."""
         devices = {name: device_of(data) for name, data in self.devices.items()}
         tasks = {key: Task.of(json.loads(text)) for key, (_, text) in self.tasks.items()}
         runs: dict[tuple[str, str, float, str], dict[Candidate, float]] = defaultdict(dict)
+        spreads: dict[tuple[str, str, float, str], list[float]] = defaultdict(list)
         for r in self.rows:
             if r["status"] == "ok":
+                spreads[r["device"], r["task"], r["baseline"], r["validates"]].append(r["spread"])
+            if r["status"] == "ok" and r["spread"] < NOISY_TRIAL:
                 c = Candidate.of(json.loads(r["candidate"]))
                 runs[r["device"], r["task"], r["baseline"], r["validates"]][c] = r["seconds"] / r["baseline"]
         found = []
         for (name, key, baseline, network), ratios in sorted(runs.items(), key=lambda item: item[0]):
-            if len(ratios) > 1:
+            if len(ratios) > 1 and median(spreads[name, key, baseline, network]) < NOISY_RUN:
                 group = Group(tasks[key], devices[name], tuple(ratios), tuple(ratios.values()))
                 found.append(Measured(tasks[key], devices[name], self.tasks[key][0], group, baseline, network))
         return found
@@ -144,7 +152,8 @@ class Store:
 
 def row(trial: Trial) -> dict[str, Any]:
     low, middle, high = np.percentile(trial.samples, (25, 50, 75)) if trial.samples else (0.0, 0.0, 0.0)
-    numbers = {"seconds": middle, "spread": (high - low) / middle if middle else 0.0, "baseline": trial.baseline}
+    numbers = {"seconds": typical(trial.samples) if trial.samples else 0.0, "baseline": trial.baseline,
+               "spread": (high - low) / middle if middle else 0.0}
     return {"candidate": json.dumps(trial.candidate.data), "status": trial.status,
             **{name: float(np.float32(value)) for name, value in numbers.items()}}      # as they come back from the file
 

@@ -208,19 +208,22 @@ order and teaches it what comes out. Gradient-boosted trees (XGBoost, pairwise r
 
 ```
 python -m burnish.tools.train_cost_model collect    # measure: tasks of the zoo, and random ones
+python -m burnish.tools.train_cost_model validate   # measure: what a model picks for networks that it does not know
 python -m burnish.tools.train_cost_model fit        # train: the same measurements, the same bytes
 python -m burnish.tools.train_cost_model report     # this page
 ```
 
-Trained on {trials} trials of {tasks} tasks ({random} of them random, the rest of the zoo's networks; a task counts once for each
-device) on {devices}. All were measured on this machine (Zen 5), one thread; the narrower devices are this machine restricted to
-their instructions and registers. No ARM or WebAssembly machine has been measured: there the model is a guess from 4 lanes.
+Trained on {trials} trials in {runs} runs of {tasks} tasks ({random} of them random, the rest of the zoo's networks) on {devices}.
+All were measured on this machine (Zen 5), one thread; the narrower devices are this machine restricted to their instructions and
+registers. Runs that other work on the machine disturbed are left out. No ARM or WebAssembly machine has been measured: there the
+model goes by what holds on the narrow devices, and by the analytic cost, against which it never prefers what is merely dearer.
 
 **Regret**: time of a pick over the time of the best candidate that was measured of the task; geometric mean over tasks, 1.000 is
 best. Of a *random* pick it is the expected value. *default*: the least analytic cost of the template that makes the task untuned
 (no Winograd); *cost*: the least analytic cost of all templates. *time* weighs each task by the time it takes (in a network: times
 how often it occurs). *Best of {few}*: after {few} measurements in this order. The measured candidates of a task are the default,
-those of least analytic cost and random ones: about {each:.0f} of up to a few hundred.
+those of least analytic cost and random ones: about {each:.0f} of up to a few hundred. A task counts once for each device, and in
+each network that has it.
 
 ![Regret of random, default, cost and model](cost-model.png)
 
@@ -251,7 +254,8 @@ def page(measured: Sequence[Measured], workloads: Sequence[Regret], networks: Ma
     valid = [r for rs in by_validation(measured).values() for r in rs]
     trials, every = sum(len(m.group.seconds) for m in measured), [r for rs in networks.values() for r in rs]
     return TEXT.format(
-        size=size / 1e6, trials=trials, tasks=len(measured), random=sum(not m.networks for m in measured), few=FEW, folds=FOLDS,
+        size=size / 1e6, trials=trials, runs=len(measured), tasks=len({m.task.key for m in measured}),
+        random=len({m.task.key for m in measured if not m.networks}), few=FEW, folds=FOLDS,
         devices=", ".join(sorted({m.device.name for m in measured})), each=trials / len(measured),
         kin="; ".join(" and ".join(family) for family in KIN),
         noise=noise(measured), pick=mean(valid, "model"), pick_time=weighted(valid, "model"),

@@ -217,7 +217,7 @@ def agreement(model, g):
 
 def test_measurements_survive_a_torn_journal(tmp_path):
     task, device = TASKS[0], ZEN5
-    trials = [Trial(c, "ok", (2e-3, 1e-3, 4e-3), 1e-3) for c in options(task, device)[:3]]
+    trials = [Trial(c, "ok", (2.1e-3, 2e-3, 2.2e-3), 1e-3) for c in options(task, device)[:3]]
     dead = Store(tmp_path).__enter__()
     dead.append(task, {"net": 2}, device, trials)
     whole = (tmp_path / JOURNAL).read_text()
@@ -232,6 +232,15 @@ def test_measurements_survive_a_torn_journal(tmp_path):
     m, = (m for m in found.measured() if m.task == task)
     assert m.device == device and m.networks == {"net": 2} and m.group.seconds == pytest.approx((2.0, 2.0, 2.0))
     assert m.group.candidates == tuple(t.candidate for t in trials)
+
+
+def test_what_other_work_disturbed_is_left_out(tmp_path):
+    quiet, busy = (1e-3, 1.01e-3, 1.02e-3), (1e-3, 2e-3, 3e-3)
+    with Store(tmp_path) as store:
+        for task, samples in ((TASKS[0], (quiet, quiet, quiet, busy)), (TASKS[1], (quiet, busy, busy, busy))):
+            store.append(task, {}, ZEN5, [Trial(c, "ok", s, 1e-3) for c, s in zip(options(task, ZEN5), samples, strict=False)])
+    found, = Store(tmp_path).measured()
+    assert found.task == TASKS[0] and len(found.group.candidates) == 3
 
 
 def test_every_template_in_the_measurements_exists(measured):
