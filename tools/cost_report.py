@@ -191,7 +191,7 @@ def plot(networks: Mapping[str, Sequence[Regret]], path: Path) -> None:
     right.axhline(10, color="black", linewidth=0.8, linestyle="--")
     right.set_xticks(range(len(names)), names, rotation=40, ha="right")
     right.set(ylabel="slower than the best measured, %", title="Geometric mean over a network's tasks (dashed: the aim)")
-    right.set_ylim(0, 1.15 * max((mean(networks[k], "random") - 1) * 100 for k in names))
+    right.set_ylim(0, 1.15 * max((mean(networks[k], p) - 1) * 100 for k in names for p in PICKERS))
     right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
