@@ -33,8 +33,6 @@ from .shapes import parse_shapes
 app = typer.Typer(name="burnish", add_completion=False, rich_markup_mode="markdown",
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Compiles a trained ONNX model into a small, self-contained, tuned library.")
-app.add_typer(cli_records.app)
-app.command(epilog="Example: `burnish worker tcp://192.168.0.7:8786`")(cli_worker.worker)
 
 InputFiles = Annotated[list[Path], typer.Argument(metavar="INPUT…", show_default=False, help=(
     "One file for each input, or one .npz with them all: .npy, .npz, or an image."))]
@@ -78,6 +76,11 @@ def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: T
         ui.say(f"  made     {done.note}")
     if target == "native":
         ui.say(f"Next: burnish measure {output}, burnish run {output} INPUT, or read {output / 'README.md'}")
+
+
+app.command("tune", epilog="Examples:\n\n`burnish tune model.onnx --budget 60s`\n\n"
+                           "`burnish tune model.onnx --farm tcp://10.0.0.5:8786 --records postgresql://tuner@db/records`")(
+    tune_command)
 
 
 @app.command(epilog="Example: `burnish check model.onnx --shape x=1x3x48x320`")
@@ -203,9 +206,9 @@ def inspect(artifact: ArtifactDir, json: Json = False) -> None:
     ui.say(f"all {len(record.files)} files are as the compiler wrote them (SHA-256)")
 
 
-app.command("tune", epilog="Examples:\n\n`burnish tune model.onnx --budget 60s`\n\n"
-                           "`burnish tune model.onnx --farm tcp://10.0.0.5:8786 --records postgresql+psycopg://tuner@db/records`")(
-    tune_command)
+
+app.add_typer(cli_records.app)
+app.command(epilog="Example: `burnish worker tcp://192.168.0.7:8786`")(cli_worker.worker)
 
 
 # ---- The program -------------------------------------------------------------------------------------------------------

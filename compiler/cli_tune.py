@@ -9,10 +9,12 @@ import typer
 
 from . import api, ui, ui_tune
 from .errors import BurnishError
-from .options import Exact, Farm, Json, ModelFile, Records, Rows, Seed, Shapes, Target, Workers
+from .options import Exact, Farm, Json, ModelFile, Records, Rows, Shapes, Target, Workers
 from .shapes import parse_shapes
 
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help=(
+    "Of the random sample input, and of which candidates are tried by chance."))]
 Budget = Annotated[str, typer.Option(metavar="60s", help="Wall time to spend: 90, 60s, 10m or 1h.")]
 
 
@@ -24,7 +26,9 @@ def seconds(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def tune(model: ModelFile, budget: Budget = "60s", target: Target = "native", shape: Shapes = None, threads: Workers = None,
+def tune(model: ModelFile, budget: Seed = Annotated[int, typer.Option(metavar="N", min=0, help=(
+    "Of the random sample input, and of which candidates are tried by chance."))]
+Budget = "60s", target: Target = "native", shape: Shapes = None, threads: Workers = None,
          seed: Seed = 0, exact: Exact = False, records: Records = None, farm: Farm = None, kernels: Rows = 20,
          json: Json = False) -> None:
     """Find the fastest kernels for a model on this machine; `compile` uses what was found.
