@@ -206,7 +206,6 @@ def inspect(artifact: ArtifactDir, json: Json = False) -> None:
     ui.say(f"all {len(record.files)} files are as the compiler wrote them (SHA-256)")
 
 
-
 app.add_typer(cli_records.app)
 app.command(epilog="Example: `burnish worker tcp://192.168.0.7:8786`")(cli_worker.worker)
 

@@ -26,9 +26,7 @@ def seconds(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def tune(model: ModelFile, budget: Seed = Annotated[int, typer.Option(metavar="N", min=0, help=(
-    "Of the random sample input, and of which candidates are tried by chance."))]
-Budget = "60s", target: Target = "native", shape: Shapes = None, threads: Workers = None,
+def tune(model: ModelFile, budget: Budget = "60s", target: Target = "native", shape: Shapes = None, threads: Workers = None,
          seed: Seed = 0, exact: Exact = False, records: Records = None, farm: Farm = None, kernels: Rows = 20,
          json: Json = False) -> None:
     """Find the fastest kernels for a model on this machine; `compile` uses what was found.
