@@ -13,7 +13,7 @@ test: .venv/dev.installed .venv/qemu.installed .venv/postgres.installed
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: .venv/bench.installed
-	$(BIN)/python -m burnish.tools.bench -o docs/benchmarks.md
+	$(BIN)/python -m burnish.tools.bench --tune 60 -o docs/benchmarks.md
 
 .venv/zoo.installed: EXTRAS := zoo
 .venv/dev.installed: EXTRAS := zoo,dev
