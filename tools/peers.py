@@ -35,13 +35,15 @@ class Peer:
             return "not installed"
 
 
-def onnxruntime_runner(path: Path, threads: int | None = None) -> Runner:
-    """All of onnxruntime's optimisations, on the CPU; `threads=None` leaves their number to it."""
+def onnxruntime_runner(path: Path, threads: int | None = None, optimize: bool = True) -> Runner:
+    """All of onnxruntime's optimisations (or none), on the CPU; `threads=None` leaves their number to it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, inputs)
 
