@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -15,9 +14,11 @@ import onnx_ir as ir
 
 from ..schedules.select import Pick
 from ..schedules.tuner import Result, Settings, State
-from ..targets.cpu import artifact, driver, emulator, loader, profile
+from ..targets.cpu import artifact, loader
+from ..targets.cpu.driver import identifier
 from ..targets.cpu.loader import Model
-from . import importer
+from ..targets.target import Target
+from . import importer, targets
 from .driver import Compiled, Lowered, Progress, build_model, lower_model, sha256, silent
 from .errors import BurnishError, TuningRefused, VerificationError
 from .planner import signature
@@ -28,7 +29,6 @@ from .verify import verify
 
 Watch = Callable[[State], None]
 INEXACT = "without Winograd, whose rounding is too much for this model"
-TARGETS = ("native", "linux-arm64")
 TOOLS = ("burnish", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
@@ -70,7 +70,8 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     say("import", 0, 1)
     graph = importer.load(source, {k: tuple(v) for k, v in (shapes or {}).items()})
     original = graph.clone()
-    device = profile.find(target)
+    to = targets.find(target)
+    device = to.devices[0]
     artifact.refuse_to_overwrite(Path(output).resolve())
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
     say("import", 1, 1)
@@ -83,11 +84,11 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     info: dict[str, str | int] = {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}
 
     def made(picks: Mapping[str, Pick]) -> Artifact:
-        compiled = build_model(lowered, device, driver.identifier(source.stem), say, workers, picks)
-        return write(compiled, output, list(inputs.values()), expected, target, info, say)
+        compiled = build_model(lowered, to.devices, identifier(source.stem), say, workers, picks)
+        return write(compiled, output, list(inputs.values()), expected, to, info, say)
 
     with existing(records) or nullcontext() as database:
-        pick = partial(choose, lowered, device, database=database, native=target == "native", chosen=chosen)
+        pick = partial(choose, lowered, device, database=database, native=to.native, chosen=chosen)
         picks = pick(exact=exact)
         try:
             return made(picks)
@@ -106,13 +107,13 @@ def tune(model: str | Path, *, budget: float = 60.0, shapes: Mapping[str, Sequen
     other arguments and errors are those of `compile`; TuningRefused where `target` is another machine. What is measured is stored
     at once: a run that was cut off, or one more, goes on from there; where it cannot be stored, the result's notes say so.
     """
-    if target != "native":
+    if not targets.find(target).native:
         raise TuningRefused(f"tuning measures on the device itself, and {target} is not this machine: leave out the tuning, or "
                             "tune on such a machine and `burnish records import` what it found")
     graph = importer.load(Path(model), {k: tuple(v) for k, v in (shapes or {}).items()})
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
     lowered = front(graph, graph.clone(), inputs)
-    device, settings = profile.find(target), Settings(budget, seed, exact)
+    device, settings = targets.find(target).devices[0], Settings(budget, seed, exact)
     with ExitStack() as stack:
         database = stack.enter_context(to_keep(records))
         measurer = None
@@ -138,7 +139,7 @@ def front(graph: ir.Model, original: ir.Model, inputs: Mapping[str, np.ndarray],
         raise
 
 
-def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expected: Oracle, target: str,
+def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expected: Oracle, target: Target,
           info: Mapping[str, str | int], say: Progress = silent) -> Artifact:
     """The artifact of a compiled model, verified before it is put in place."""
     errors: list[float | None] = []
@@ -146,24 +147,16 @@ def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expe
 
     def check(folder: Path) -> None:
         say("verify", 0, 1)
-        if target == "native":
-            with loader.load(folder) as loaded:
-                got = loaded(*inputs)
-        elif emulator.available(compiled.device.arch):
-            got = emulator.run(folder, inputs)
-        else:
-            errors.append(None)
-            return
-        errors.append(verify(names, got if isinstance(got, tuple | list) else (got,), expected))
+        got = target.run(folder, inputs)
+        errors.append(None if got is None else verify(names, got, expected))
         say("verify", 1, 1)
 
     say("link", 0, 1)
-    path = artifact.write(compiled.plan, compiled.kernels, compiled.weights, inputs, expected.outputs, compiled.device, output,
-                          passes=compiled.passes, tools={t: version(t) for t in TOOLS}, info=info, program=target != "native",
-                          check=check)
+    path = target.write(compiled.plan, compiled.builds, compiled.weights, inputs, expected.outputs, Path(output),
+                        passes=compiled.passes, tools={t: version(t) for t in TOOLS}, info=info, check=check)
     say("link", 1, 1)
-    library = os.path.getsize(path / f"lib{driver.identifier(compiled.plan.name)}.so")
-    return Artifact(path, errors[0], library, compiled.plan.weights, len(compiled.kernels), len(compiled.plan.launches))
+    plan = compiled.plan
+    return Artifact(path, errors[0], target.code_bytes(path), plan.weights, len(compiled.builds[0]), len(plan.launches))
 
 
 def load(path: str | Path, threads: int | None = None) -> Model:

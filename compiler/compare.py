@@ -58,7 +58,7 @@ def compare(load: Callable[[], ir.Model], inputs: Mapping[str, np.ndarray], devi
     names = [str(v.name) for v in model.graph.outputs]
     wanted = oracle(model, inputs)
     _, groups = lower(model)
-    compiled = build_model(Lowered(model, applied, tuple(groups)), device, "compare", progress)
+    compiled = build_model(Lowered(model, applied, tuple(groups)), [device], "compare", progress)
     got = run(compiled, list(inputs.values()), wanted.outputs)
     found = {x[0]: difference(*x) for x in zip(names, got, wanted.outputs, wanted.noise, strict=True)}
     return Comparison(passes, tuple(Layer(nodes, found[name]) for name, (_, nodes) in made.items()))
@@ -67,7 +67,7 @@ def compare(load: Callable[[], ir.Model], inputs: Mapping[str, np.ndarray], devi
 def run(compiled: Compiled, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     """The compiled model's outputs, through an artifact that is thrown away. outputs: arrays of the right shapes and dtypes."""
     with tempfile.TemporaryDirectory(prefix="burnish-compare-") as folder:
-        path = artifact.write(compiled.plan, compiled.kernels, compiled.weights, inputs, outputs, compiled.device,
+        path = artifact.write(compiled.plan, compiled.builds[0], compiled.weights, inputs, outputs, compiled.devices[0],
                               Path(folder) / "out")
         with loader.load(path) as model:
             got = model(*inputs)

@@ -50,15 +50,15 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A model as kernels and a plan, before a target writes its artifact."""
+    """A model as kernels and a plan, before a target writes its artifact. builds: the kernels for each of the devices."""
 
     model: ir.Model
     passes: tuple[str, ...]
     lowered: tuple[LoweredGroup, ...]
     plan: Plan
-    kernels: tuple[KernelCode, ...]
+    builds: tuple[tuple[KernelCode, ...], ...]
     weights: np.ndarray
-    device: Device
+    devices: tuple[Device, ...]
 
 
 def prepare(model: ir.Model, progress: Progress = silent) -> tuple[ir.Model, tuple[str, ...]]:
@@ -199,22 +199,24 @@ def lower_model(model: ir.Model, progress: Progress = silent) -> Lowered:
     return Lowered(model, applied, tuple(groups))
 
 
-def build_model(lowered: Lowered, device: Device, name: str, progress: Progress = silent, workers: int | None = None,
-                picks: Mapping[str, Pick] | None = None) -> Compiled:
-    """From tasks to kernels and a plan for `device`; raises BuildError. picks: what tasks are made with, by key, where not with
-    their default."""
+def build_model(lowered: Lowered, devices: Sequence[Device], name: str, progress: Progress = silent,
+                workers: int | None = None, picks: Mapping[str, Pick] | None = None) -> Compiled:
+    """From tasks to kernels for each of the devices, and one plan for all, which is the first's; raises BuildError. picks: what
+    tasks are made with, by key, where not with their default."""
+    device = devices[0]
     tasks = {low.task.key: low.task for low in lowered.groups}
     tasks |= preparing(decide(list(tasks.values()), device, name, picks or {}), tasks, device)
     choices = decide(list(tasks.values()), device, name, picks or {})
-    kernels = build(choices, tasks, device, workers or len(os.sched_getaffinity(0)), progress)
+    workers = workers or len(os.sched_getaffinity(0))
+    builds = tuple(tuple(build(choices, tasks, d, workers, progress)) for d in devices)
     plan, weights = make_plan(name, lowered.model, lowered.groups, choices, device)
-    return Compiled(lowered.model, lowered.passes, lowered.groups, plan, tuple(kernels), weights, device)
+    return Compiled(lowered.model, lowered.passes, lowered.groups, plan, builds, weights, tuple(devices))
 
 
 def compile_model(model: ir.Model, device: Device, name: str, progress: Progress = silent,
                   workers: int | None = None) -> Compiled:
     """Both."""
-    return build_model(lower_model(model, progress), device, name, progress, workers)
+    return build_model(lower_model(model, progress), [device], name, progress, workers)
 
 
 def sha256(path: Path) -> str:

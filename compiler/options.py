@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from . import api
+from . import targets
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX model.", show_default=False)]
 ArtifactDir = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder that `compile` wrote.", show_default=False)]
 Shapes = Annotated[list[str] | None, typer.Option("--shape", metavar="NAME=1x3x224x224", show_default=False,
                                                   help="Fixes an input with free dimensions. Repeat for several inputs.")]
-Target = Annotated[str, typer.Option(metavar="DEVICE", help=f"{', '.join(api.TARGETS)}, or a device of targets/cpu/devices.")]
+Target = Annotated[str, typer.Option(metavar="DEVICE", help=f"{', '.join(targets.NAMES)}, or a device of targets/cpu/devices.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text and tables.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of the random sample input.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False,

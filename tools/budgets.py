@@ -23,10 +23,9 @@ import typer
 from rich.console import Console
 
 from .. import compile, models, tune
-from ..compiler import api, driver, importer
+from ..compiler import api, driver, importer, targets
 from ..compiler.planner import signature
 from ..compiler.sample import oracle, sample_inputs
-from ..targets.cpu import profile
 from .bench import cpu, sample
 from .peers import burnish_runner
 from .timing import BUSY, Timing, interleave, pin
@@ -51,8 +50,9 @@ def untuned(name: str, folder: Path) -> Variant:
     model = models.build(name)
     graph = importer.load(model, dict(models.ZOO[name].inputs))
     original, inputs = graph.clone(), sample_inputs([signature(v) for v in graph.graph.inputs], 0)
-    built = driver.build_model(driver.lower_model(graph), profile.detect(), name)
-    api.write(built, folder / UNTUNED, list(inputs.values()), oracle(original, inputs), "native", {})
+    target = targets.find("native")
+    built = driver.build_model(driver.lower_model(graph), target.devices, name)
+    api.write(built, folder / UNTUNED, list(inputs.values()), oracle(original, inputs), target, {})
     return Variant(UNTUNED, folder / UNTUNED)
 
 

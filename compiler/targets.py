@@ -1,0 +1,14 @@
+"""The targets, by what the user calls them."""
+
+from __future__ import annotations
+
+from ..targets.cpu.target import NAMES as CPU
+from ..targets.cpu.target import CpuTarget
+from ..targets.target import Target
+
+NAMES = CPU
+
+
+def find(name: str) -> Target:
+    """Raises DeviceError, when its devices are asked for, where there is no such target and no such device either."""
+    return CpuTarget(name)

@@ -1,0 +1,41 @@
+"""The contract of a target: devices to make kernels for, and an artifact to put them into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..schedules.device import Device
+from .plan import KernelCode, Plan
+
+Arrays = Sequence[np.ndarray]
+
+
+class Target(Protocol):
+    """What a model is compiled for.
+
+    devices: the kernels are built for each of them, by the choices made for the first (whose packed weights all must share);
+    native: is it this machine, so that kernels can be measured and compared here?
+    """
+
+    @property
+    def devices(self) -> tuple[Device, ...]: ...
+
+    @property
+    def native(self) -> bool: ...
+
+    def write(self, plan: Plan, builds: Sequence[Sequence[KernelCode]], weights: np.ndarray, inputs: Arrays, outputs: Arrays,
+              out_dir: Path, *, passes: Sequence[str], tools: Mapping[str, str], info: Mapping[str, Any],
+              check: Callable[[Path], None]) -> Path:
+        """Writes the artifact and returns its folder. builds: kernels for each device; inputs, outputs: the sample; check: called
+        with the finished folder before it is put in place, and what it raises ends the writing with nothing left behind. Raises
+        a TargetError."""
+
+    def run(self, folder: Path, inputs: Arrays) -> Sequence[np.ndarray] | None:
+        """The outputs of an artifact of this target; None where nothing here can run it."""
+
+    def code_bytes(self, folder: Path) -> int:
+        """What of the artifact is code."""
