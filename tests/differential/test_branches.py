@@ -44,5 +44,5 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     proto, given = together()
     compiled = compile_model(ir.from_proto(proto), profile.find("native"), "branches")
     inputs, outputs = [given[i.name] for i in proto.graph.input], reference(proto, given, "ort")
-    return artifact.write(compiled.plan, compiled.kernels, compiled.weights, inputs, outputs, compiled.device,
+    return artifact.write(compiled.plan, compiled.builds[0], compiled.weights, inputs, outputs, compiled.devices[0],
                           tmp_path_factory.mktemp("branches") / "out")

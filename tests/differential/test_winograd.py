@@ -53,7 +53,7 @@ def compiled(original: onnx.ModelProto) -> Compiled:
         space = Winograd().space(task, device).candidates()
         knobs = min((k for k in space if k.m == m), key=lambda k: Winograd().cost(task, k, device))
         picks[key] = Pick(Candidate(Winograd.name, knobs), "by hand")
-    return build_model(lowered, device, "winograd", picks=picks)
+    return build_model(lowered, [device], "winograd", picks=picks)
 
 
 def test_setup_of_the_plan(compiled: Compiled) -> None:
@@ -63,7 +63,7 @@ def test_setup_of_the_plan(compiled: Compiled) -> None:
     assert len(used) == 4 and len({p.offset for p in used}) == len(plan.setup) == 3
     for launch in plan.setup:
         assert [p.where for p in launch.args] == ["weights", "prepared"]
-    assert {x.kernel for x in plan.setup} <= {k.symbol for k in compiled.kernels}
+    assert {x.kernel for x in plan.setup} <= {k.symbol for k in compiled.builds[0]}
     assert plan.weights < 0.5 * plan.prepared
 
 
@@ -71,7 +71,7 @@ def test_setup_of_the_plan(compiled: Compiled) -> None:
 def test_like_onnxruntime(original: onnx.ModelProto, compiled: Compiled, tmp_path: Path, threads: int) -> None:
     x = RNG.standard_normal((1, 3, H, W)).astype("f4")
     (want,) = ort.InferenceSession(original.SerializeToString()).run(None, {"x": x})
-    made = artifact.write(compiled.plan, compiled.kernels, compiled.weights, [x], [want], compiled.device, tmp_path / "net")
+    made = artifact.write(compiled.plan, compiled.builds[0], compiled.weights, [x], [want], compiled.devices[0], tmp_path / "net")
     with loader.load(made, threads) as model:
         assert model.threads == threads
         for _ in range(3):
