@@ -46,26 +46,31 @@ def write(plan: Plan, kernels: Sequence[KernelCode], weights: bytes | np.ndarray
     record = describe(plan, kernels, device, files, passes, tools or {}, info or {})
     files[manifest.FILE] = (record.model_dump_json(indent=1) + "\n").encode()
 
+    install(files, place, check, (record.identifier,) if program else ())
+    return place
+
+
+def install(files: Mapping[str, bytes], place: Path, check: Callable[[Path], None] | None, programs: Sequence[str] = ()) -> None:
+    """Writes the files beside `place`, lets `check` see the folder, and puts it in place. programs: files that may be run."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as temporary:
         fresh = Path(temporary) / "new"
         for name, content in files.items():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).write_bytes(content)
-        if program:
-            (fresh / record.identifier).chmod(0o755)
+        for name in programs:
+            (fresh / name).chmod(0o755)
         if check is not None:
             check(fresh)
         put_in_place(fresh, place, Path(temporary) / "old")
-    return place
 
 
-def refuse_to_overwrite(place: Path) -> None:
-    """Only an artifact or an empty folder may be replaced."""
+def refuse_to_overwrite(place: Path, read: Callable[[Path], object] = manifest.read) -> None:
+    """Only an artifact or an empty folder may be replaced. read: raises ArtifactError for what is no artifact of the kind."""
     if place.is_dir():
         if any(place.iterdir()):
             try:
-                manifest.read(place)
+                read(place)
             except ArtifactError as e:
                 raise ArtifactError(f"{place} holds other files, which are not overwritten: choose another folder") from e
     elif place.exists():

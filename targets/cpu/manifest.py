@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,9 @@ from .errors import ArtifactError
 
 FILE = "manifest.json"
 MAX_BYTES = 64 << 20    # of a manifest: more is no manifest of ours
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Record(BaseModel):
@@ -94,12 +97,17 @@ class Manifest(_Record):
 
 
 def read(folder: Path) -> Manifest:
-    """Raises ArtifactError where the folder has no manifest, or one that is not ours or not whole."""
+    """Raises ArtifactError as `parse` does."""
+    return parse(folder, Manifest)
+
+
+def parse(folder: Path, kind: type[M]) -> M:
+    """The folder's manifest, of a target's kind. Raises ArtifactError where the folder has no manifest, or one that is not ours or not whole."""
     path = folder / FILE
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ArtifactError(f"{path} is too large to be a manifest")
-        return Manifest.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as e:
         raise ArtifactError(f"{folder} is not an artifact: {FILE}: {e.strerror}") from e
     except ValidationError as e:

@@ -1,0 +1,57 @@
+// Made by burnish: the types of index.js.
+
+/** A typed array for each input, row-major. A bool is a byte, 0 or 1; a float16 is its bits. */
+export interface Inputs {
+@INPUTS@}
+
+/** A new typed array for each output, row-major. */
+export interface Outputs {
+@OUTPUTS@}
+
+export type Build = "relaxed-simd" | "simd";
+
+/**
+ * INPUT_NAME: an input is missing or unknown. INPUT_DTYPE: it is another kind of array. INPUT_SHAPE: it has another length.
+ * FILE_MISSING: a file of the package is not where it should be. FILE_DAMAGED: it is not the file that it should be.
+ * NETWORK: it could not be fetched, or not to its end. NO_SIMD: the browser cannot run the build. OUT_OF_MEMORY: there is not
+ * enough for the model. DISPOSED: the model was disposed of. OPTION: an option of `load` is not one of those that there are.
+ */
+export type ErrorCode =
+  | "INPUT_NAME" | "INPUT_DTYPE" | "INPUT_SHAPE" | "FILE_MISSING" | "FILE_DAMAGED" | "NETWORK" | "NO_SIMD" | "OUT_OF_MEMORY"
+  | "DISPOSED" | "OPTION";
+
+export class BurnishError extends Error {
+  constructor(code: ErrorCode, message: string, cause?: unknown);
+  readonly code: ErrorCode;
+}
+
+export interface Tensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** As numpy names it. */
+  readonly dtype: string;
+}
+
+export interface LoadOptions {
+  /** The folder that holds the package's files, where they are not beside index.js. */
+  base?: string | URL;
+  /** Called as bytes arrive. */
+  onProgress?: (progress: { loaded: number; total: number }) => void;
+  /** Ends the loading; `load` then rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** By default the best that the browser can run. */
+  build?: Build;
+}
+
+export interface Model {
+  readonly inputs: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+  readonly build: Build;
+  /** Bytes of memory that the model holds; 0 when it is disposed of. */
+  readonly memoryBytes: number;
+  /** The calling thread computes: a page that must stay smooth calls from a Web Worker. */
+  run(inputs: Inputs): Promise<Outputs>;
+  dispose(): void;
+}
+
+export function load(options?: LoadOptions): Promise<Model>;

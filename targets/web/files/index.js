@@ -1,0 +1,290 @@
+// Made by burnish: loads and runs one compiled model. No dependency; works in a page, in a Web Worker and in Node (from 20.16).
+// @ts-check
+
+/**
+ * @typedef {"relaxed-simd" | "simd"} Build
+ * @typedef {{name: string, shape: readonly number[], dtype: string}} Tensor
+ * @typedef {{base?: string | URL, build?: Build, signal?: AbortSignal,
+ *            onProgress?: (progress: {loaded: number, total: number}) => void}} LoadOptions
+ */
+
+const MODEL = @MODEL@;
+
+// Spelt out, so that bundlers find the files and bring them along.
+/** @type {Record<string, () => URL>} */
+const FILES = {
+@FILES@};
+
+/** @type {Record<string, any>} */
+const ARRAYS = {
+  float64: Float64Array, float32: Float32Array, float16: Uint16Array, bool: Uint8Array,
+  int8: Int8Array, int16: Int16Array, int32: Int32Array, int64: BigInt64Array,
+  uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, uint64: BigUint64Array,
+};
+
+// Each a module of one function that uses what its build needs: () => v128.
+const HEAD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10];
+const ZEROS = [65, 0, 253, 15];
+/** @type {Record<Build, Uint8Array>} */
+const PROBES = {
+  "relaxed-simd": new Uint8Array([...HEAD, 19, 1, 17, 0, ...ZEROS, ...ZEROS, ...ZEROS, 253, 133, 2, 11]),
+  "simd": new Uint8Array([...HEAD, 8, 1, 6, 0, ...ZEROS, 11]),
+};
+
+/** What went wrong, in `code` for programs and in `message` for people. */
+export class BurnishError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {unknown} [cause]
+   */
+  constructor(code, message, cause) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = "BurnishError";
+    this.code = code;
+  }
+}
+
+/** @param {Build} build */
+const runs = (build) => WebAssembly.validate(PROBES[build]);
+
+/**
+ * @param {Build | undefined} wanted
+ * @returns {Build}
+ */
+function choose(wanted) {
+  if (wanted !== undefined && !Object.hasOwn(PROBES, wanted)) {
+    throw new BurnishError("OPTION", `there is no build "${wanted}": leave \`build\` out, or give one of ${Object.keys(PROBES).join(", ")}`);
+  }
+  const builds = wanted === undefined ? /** @type {Build[]} */ (Object.keys(PROBES)) : [wanted];
+  const build = builds.find(runs);
+  if (build === undefined) {
+    throw new BurnishError("NO_SIMD", `this browser's WebAssembly cannot run the build ${builds.at(-1)}: ` +
+      (wanted === undefined ? "it has no SIMD; update the browser" : "leave `build` out to take the best that it can"));
+  }
+  return build;
+}
+
+/**
+ * @param {string} name
+ * @param {string | URL | undefined} base
+ */
+function locate(name, base) {
+  if (base === undefined) return FILES[name]();
+  const folder = String(base);
+  return new URL(name, new URL(folder.endsWith("/") ? folder : `${folder}/`, globalThis.location?.href ?? import.meta.url));
+}
+
+/**
+ * The content of a file, piece by piece.
+ * @param {URL} url
+ * @param {AbortSignal} signal
+ * @returns {AsyncGenerator<Uint8Array>}
+ */
+async function* pieces(url, signal) {
+  // Not `import`: bundlers for the browser would look for the module.
+  const fs = url.protocol === "file:" ? globalThis.process?.getBuiltinModule?.("node:fs") : undefined;
+  if (fs) {
+    try {
+      yield* fs.createReadStream(url, { signal });
+    } catch (error) {
+      signal.throwIfAborted();
+      throw new BurnishError("FILE_MISSING", `cannot read ${url.href}: ${error.message}`, error);
+    }
+    return;
+  }
+  let response;
+  try {
+    response = await fetch(url, { signal });
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new BurnishError("NETWORK", `cannot fetch ${url.href}: ${error.message}`, error);
+  }
+  if (!response.ok || !response.body) {
+    throw new BurnishError("FILE_MISSING", `cannot fetch ${url.href}: the server answered ${response.status}; ` +
+      "serve the package's files beside index.js, or say where they are: load({base})");
+  }
+  const reader = response.body.getReader();
+  for (;;) {
+    let step;
+    try {
+      step = await reader.read();
+    } catch (error) {
+      signal.throwIfAborted();
+      throw new BurnishError("NETWORK", `the connection broke while loading ${url.href}: ${error.message}`, error);
+    }
+    if (step.done) return;
+    yield step.value;
+  }
+}
+
+/**
+ * Fills `target` with a file and checks that it is the file that it should be.
+ * @param {URL} url
+ * @param {Uint8Array} target
+ * @param {string} sha256
+ * @param {AbortSignal} signal
+ * @param {(bytes: number) => void} progress
+ */
+async function fill(url, target, sha256, signal, progress) {
+  let at = 0;
+  for await (const piece of pieces(url, signal)) {
+    if (at + piece.length > target.length) {
+      throw new BurnishError("FILE_DAMAGED", `${url.href} is larger than the ${target.length} bytes of this package's file`);
+    }
+    target.set(piece, at);
+    at += piece.length;
+    progress(piece.length);
+  }
+  if (at !== target.length) {
+    throw new BurnishError("FILE_DAMAGED", `${url.href} has ${at} bytes of ${target.length}: it was cut off, or is another file`);
+  }
+  const subtle = globalThis.crypto?.subtle;     // only on https and localhost
+  if (!subtle) return;
+  const digest = new Uint8Array(await subtle.digest("SHA-256", target));
+  signal.throwIfAborted();
+  if (Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("") !== sha256) {
+    throw new BurnishError("FILE_DAMAGED", `${url.href} is damaged: its SHA-256 is not the one of this package's file`);
+  }
+}
+
+/**
+ * @param {URL} url
+ * @param {{bytes: number, sha256: string}} file
+ * @param {AbortSignal} signal
+ * @param {(bytes: number) => void} progress
+ */
+async function compile(url, file, signal, progress) {
+  const code = new Uint8Array(file.bytes);
+  await fill(url, code, file.sha256, signal, progress);
+  try {
+    return await WebAssembly.compile(code);
+  } catch (error) {
+    throw new BurnishError(error instanceof RangeError ? "OUT_OF_MEMORY" : "FILE_DAMAGED",
+      `${url.href} cannot be compiled: ${error.message} (a Content-Security-Policy must allow 'wasm-unsafe-eval')`, error);
+  }
+}
+
+/** @param {number} pages */
+function allocate(pages) {
+  try {
+    return new WebAssembly.Memory({ initial: pages, maximum: pages });
+  } catch (error) {
+    throw new BurnishError("OUT_OF_MEMORY", `the model needs ${Math.ceil(pages / 16)} MiB of memory, which cannot be had`, error);
+  }
+}
+
+/**
+ * Loads the model: takes the best build that this browser can run, and streams the weights into its memory.
+ * @param {LoadOptions} [options]
+ * @returns {Promise<Model>}
+ */
+export async function load({ base, build: wanted, onProgress, signal } = {}) {
+  signal?.throwIfAborted();
+  const build = choose(wanted);
+  const { weights } = MODEL, code = MODEL.builds[build];
+  const memory = allocate(code.pages);
+  const total = weights.bytes + code.bytes;
+  let loaded = 0;
+  const progress = (/** @type {number} */ bytes) => {
+    loaded += bytes;
+    onProgress?.({ loaded, total });
+  };
+  const stop = new AbortController();
+  const abort = () => stop.abort(signal?.reason);
+  signal?.addEventListener("abort", abort);
+  try {
+    const target = new Uint8Array(memory.buffer, code.heap + weights.at, weights.bytes);
+    const [module] = await Promise.all([
+      compile(locate(code.file, base), code, stop.signal, progress),
+      fill(locate(weights.file, base), target, weights.sha256, stop.signal, progress),
+    ]);
+    const instance = await WebAssembly.instantiate(module, { env: { memory } });
+    stop.signal.throwIfAborted();
+    const { setup, run } = /** @type {Record<string, () => void>} */ (instance.exports);
+    setup();
+    return new Model(build, code.heap, memory, run);
+  } catch (error) {
+    stop.abort(error);
+    throw error;
+  } finally {
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+/** A loaded model. `load` makes it. */
+class Model {
+  /** @type {(() => void) | null} */ #run;
+  /** @type {WebAssembly.Memory | null} */ #memory;
+  /** @type {any[]} */ #given;
+  /** @type {any[]} */ #made;
+
+  /**
+   * @param {Build} build
+   * @param {number} heap
+   * @param {WebAssembly.Memory} memory
+   * @param {() => void} run
+   */
+  constructor(build, heap, memory, run) {
+    const view = (/** @type {any} */ t) => new ARRAYS[t.dtype](memory.buffer, heap + t.at, t.length);
+    const shown = (/** @type {any} */ t) => Object.freeze({ name: t.name, shape: Object.freeze([...t.shape]), dtype: t.dtype });
+    /** @type {Build} */
+    this.build = build;
+    /** @type {readonly Tensor[]} */
+    this.inputs = Object.freeze(MODEL.inputs.map(shown));
+    /** @type {readonly Tensor[]} */
+    this.outputs = Object.freeze(MODEL.outputs.map(shown));
+    this.#memory = memory;
+    this.#run = run;
+    this.#given = MODEL.inputs.map(view);
+    this.#made = MODEL.outputs.map(view);
+  }
+
+  /** Bytes of memory that the model holds: as many after a thousand runs as after the first; 0 when it is disposed of. */
+  get memoryBytes() {
+    return this.#memory?.buffer.byteLength ?? 0;
+  }
+
+  /**
+   * Computes the outputs, in new arrays. The calling thread computes: a page that must stay smooth calls from a Web Worker.
+   * @param {Record<string, any>} given a typed array for each input, row-major
+   * @returns {Promise<Record<string, any>>}
+   */
+  async run(given) {
+    if (!this.#run) throw new BurnishError("DISPOSED", "the model was disposed of: load it again");
+    check(given);
+    MODEL.inputs.forEach((t, n) => this.#given[n].set(given[t.name]));
+    this.#run();
+    return Object.fromEntries(MODEL.outputs.map((t, n) => [t.name, this.#made[n].slice()]));
+  }
+
+  /** Lets go of the memory. Any number of times. */
+  dispose() {
+    this.#run = this.#memory = null;
+    this.#given = this.#made = [];
+  }
+}
+
+/** @param {any} given */
+function check(given) {
+  const names = MODEL.inputs.map((t) => `"${t.name}"`).join(", ") || "none";
+  if (given === null || typeof given !== "object" || ArrayBuffer.isView(given)) {
+    throw new BurnishError("INPUT_NAME", `run takes an object with an array for each input: ${names}`);
+  }
+  const known = new Set(MODEL.inputs.map((t) => t.name));
+  for (const name of Object.keys(given)) {
+    if (!known.has(name)) throw new BurnishError("INPUT_NAME", `there is no input "${name}"; there are ${names}`);
+  }
+  for (const t of MODEL.inputs) {
+    if (!Object.hasOwn(given, t.name)) throw new BurnishError("INPUT_NAME", `input "${t.name}" is missing`);
+    const value = given[t.name], wanted = ARRAYS[t.dtype].name;
+    const found = ArrayBuffer.isView(value) ? value[Symbol.toStringTag] : value === null ? "null" : typeof value;
+    if (found !== wanted) {      // by name: an array may come from another frame
+      throw new BurnishError("INPUT_DTYPE", `input "${t.name}" is ${t.dtype}: it takes a ${wanted}, not ${found}`);
+    }
+    if (value.length !== t.length) {
+      throw new BurnishError("INPUT_SHAPE", `input "${t.name}" has the shape [${t.shape.join(", ")}], ${t.length} elements, ` +
+        `not ${value.length}`);
+    }
+  }
+}

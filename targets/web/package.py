@@ -1,0 +1,159 @@
+"""Writes a web package: a folder that is an npm package, with a compiled model in WebAssembly. Same input, same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...schedules.device import Device
+from ..cpu import driver as c
+from ..cpu import toolchain as zig
+from ..cpu.artifact import Arrays, check_sample, install, launch, refuse_to_overwrite
+from ..cpu.errors import ArtifactError
+from ..plan import KernelCode, Plan, Signature
+from . import driver, manifest, module, profile, text, toolchain
+
+HASH = 8        # hexadecimal digits of the SHA-256 in the names of files that may be cached for ever
+
+
+@dataclass(frozen=True)
+class Code:
+    """A linked build: its module, where its heap begins, the pages of memory that it takes."""
+
+    file: str
+    content: bytes
+    heap_base: int
+    pages: int
+
+
+def write(plan: Plan, builds: Mapping[str, Sequence[KernelCode]], weights: bytes | np.ndarray, inputs: Arrays, outputs: Arrays,
+          devices: Mapping[str, Device], out_dir: str | Path, *, passes: Sequence[str] = (), tools: Mapping[str, str] | None = None,
+          info: Mapping[str, Any] | None = None, check: Callable[[Path], None] | None = None) -> Path:
+    """Links the builds and writes everything to `out_dir`; returns it. builds: the kernels of each of `profile.BUILDS`, all made for
+    this plan; devices: what each is for; inputs, outputs: the sample and what it should give.
+
+    The folder appears whole or not at all. check: called with the finished folder before it is put in place; what it raises ends
+    the writing with nothing left behind. Raises ArtifactError where `out_dir` holds something else than a web package or the sample
+    does not fit the plan, ToolchainError where the linker fails or the model needs more memory than a module can have.
+    """
+    place = Path(out_dir).resolve()
+    refuse_to_overwrite(place, manifest.read)
+    check_sample("input", plan.inputs, inputs)
+    check_sample("output", plan.outputs, outputs)
+    check_names("input", plan.inputs)
+    check_names("output", plan.outputs)
+    payload = weights if isinstance(weights, bytes) else weights.tobytes()
+    if len(payload) != plan.weights:
+        raise ArtifactError(f"the plan has {plan.weights} bytes of weights, {len(payload)} came")
+    if set(builds) != set(profile.BUILDS) or set(devices) != set(builds):
+        raise ArtifactError(f"a package has the builds {', '.join(profile.BUILDS)}; kernels came for {', '.join(builds)}, devices "
+                            f"for {', '.join(devices)}")
+
+    linked = {build: link(plan, build, builds[build]) for build in profile.BUILDS}
+    files = contents(plan, linked, payload, inputs, outputs)
+    record = manifest.Manifest(
+        name=plan.name, package=driver.package_name(plan.name), identifier=c.identifier(plan.name),
+        inputs=tensors(plan.inputs), outputs=tensors(plan.outputs),
+        arena=plan.arena, scratch=plan.scratch, weights=plan.weights, prepared=plan.prepared,
+        launches=tuple(map(launch, plan.launches)), setup=tuple(map(launch, plan.setup)),
+        builds={b: describe(x, builds[b], devices[b]) for b, x in linked.items()},
+        passes=tuple(passes), tools=dict(sorted({**zig.versions(), **(tools or {})}.items())),
+        info=dict(sorted({**dict(plan.info), **(info or {})}.items())),
+        files={name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)})
+    files[manifest.FILE] = (record.model_dump_json(indent=1) + "\n").encode()
+    install(files, place, check)
+    return place
+
+
+def check_names(kind: str, signatures: Sequence[Signature]) -> None:
+    names = [s.name for s in signatures]
+    if len(set(names)) != len(names):
+        raise ArtifactError(f"two {kind}s have the same name, by which JavaScript tells them apart: {', '.join(names)}")
+
+
+def link(plan: Plan, build: str, kernels: Sequence[KernelCode]) -> Code:
+    objects = {f"k{n}.o": k.code for n, k in enumerate(kernels)}
+    content = toolchain.link(driver.source(plan), objects, driver.EXPORTS)
+    heap = module.exported_address(content, "__heap_base")
+    return Code(f"{c.identifier(plan.name)}.{build}.{short(content)}.wasm", content, heap,
+                driver.pages(heap, driver.layout(plan).size))
+
+
+def short(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:HASH]
+
+
+def tensors(signatures: Sequence[Signature]) -> tuple[manifest.Tensor, ...]:
+    return tuple(manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in signatures)
+
+
+def describe(code: Code, kernels: Sequence[KernelCode], device: Device) -> manifest.Build:
+    return manifest.Build(
+        file=code.file, pages=code.pages, heap_base=code.heap_base,
+        device=manifest.Machine(name=device.name, arch=device.arch, llvm=dict(device.llvm), isa=device.isa, lanes=device.lanes,
+                                vector_registers=device.vector_registers),
+        kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=module.code_bytes(k.code), template=k.template, knobs=dict(k.knobs),
+                                      task=k.task, origin=k.origin) for k in kernels))
+
+
+# ---- The files ---------------------------------------------------------------------------------------------------------
+
+
+def contents(plan: Plan, linked: Mapping[str, Code], weights: bytes, inputs: Arrays, outputs: Arrays) -> dict[str, bytes]:
+    """Every file but the manifest, by its path in the folder."""
+    weights_file = f"{c.identifier(plan.name)}.{short(weights)}.weights"
+    files = {code.file: code.content for code in linked.values()}
+    files |= {weights_file: weights, "index.js": index_js(plan, linked, weights_file, weights).encode(),
+              "index.d.ts": text.types(plan).encode(), "LICENSE": text.read("LICENSE").encode()}
+    files |= sample(plan, inputs, outputs)
+    sizes = {name: len(files[name]) for name in ("index.js", *(x.file for x in linked.values()), weights_file)}
+    files["README.md"] = text.readme(plan, sizes, max(x.pages for x in linked.values()) * driver.PAGE).encode()
+    files["package.json"] = package_json(plan, files).encode()
+    return files
+
+
+def index_js(plan: Plan, linked: Mapping[str, Code], weights_file: str, weights: bytes) -> str:
+    at = driver.layout(plan)
+
+    def described(signatures: Sequence[Signature], places: Sequence[int]) -> list[dict[str, Any]]:
+        return [{"name": s.name, "dtype": s.dtype, "shape": s.shape, "at": place, "length": int(np.prod(s.shape, dtype=np.int64))}
+                for s, place in zip(signatures, places, strict=True)]
+
+    model = {
+        "inputs": described(plan.inputs, at.inputs), "outputs": described(plan.outputs, at.outputs),
+        "weights": {"file": weights_file, "at": at.weights, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
+        "builds": {b: {"file": x.file, "bytes": len(x.content), "sha256": hashlib.sha256(x.content).hexdigest(),
+                       "heap": x.heap_base, "pages": x.pages} for b, x in linked.items()},
+    }
+    names = [*(x.file for x in linked.values()), weights_file]
+    urls = "".join(f'  "{name}": () => new URL("./{name}", import.meta.url),\n' for name in names)
+    return text.fill("index.js", MODEL=json.dumps(model), FILES=urls)
+
+
+def sample(plan: Plan, inputs: Arrays, outputs: Arrays) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    listed: dict[str, list[dict[str, Any]]] = {}
+    for kind, signatures, arrays in (("input", plan.inputs, inputs), ("output", plan.outputs, outputs)):
+        names = [f"{kind}_{n}.bin" for n in range(len(arrays))]
+        files |= {f"sample/{name}": a.tobytes() for name, a in zip(names, arrays, strict=True)}
+        listed[f"{kind}s"] = [{"name": s.name, "dtype": s.dtype, "shape": s.shape, "file": name}
+                              for s, name in zip(signatures, names, strict=True)]
+    return files | {"sample/sample.json": (json.dumps(listed, indent=1) + "\n").encode()}
+
+
+def package_json(plan: Plan, files: Mapping[str, bytes]) -> str:
+    return json.dumps({
+        "name": driver.package_name(plan.name), "version": "1.0.0",
+        "description": f"{c.comment(plan.name)}, compiled to WebAssembly by burnish", "license": "SEE LICENSE IN LICENSE",
+        "type": "module", "main": "./index.js", "types": "./index.d.ts",
+        "exports": {".": {"types": "./index.d.ts", "default": "./index.js"}, "./package.json": "./package.json",
+                    "./manifest.json": "./manifest.json", "./sample/*": "./sample/*"},
+        "files": sorted({name.split("/")[0] for name in files} | {manifest.FILE}),
+        "sideEffects": False, "engines": {"node": ">=20.16"},
+    }, indent=2) + "\n"

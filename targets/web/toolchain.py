@@ -1,0 +1,41 @@
+"""Links a model's kernels and driver to one WebAssembly module that imports its memory and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..cpu import toolchain
+from ..cpu.errors import ToolchainError
+
+RUNTIME = Path(__file__).parent / "runtime"
+STACK = 1 << 16     # bytes, at the bottom of the memory: what runs over it traps
+
+_COMPILE = ("-target", "wasm32-freestanding", "-std=c11", "-O2", "-ffreestanding", "-fno-builtin", "-fno-ident", "-ffunction-sections",
+            "-fdata-sections", "-fno-sanitize=undefined", "-mbulk-memory", "-Wall", "-Wextra", "-Werror", "-c")
+_LINK = ("--no-entry", "--gc-sections", "--strip-all", "--import-memory", "--stack-first", "-z", f"stack-size={STACK}")
+
+
+def link(driver: str, objects: Mapping[str, bytes], exports: Sequence[str]) -> bytes:
+    """The module's bytes. driver: C source; objects: kernels' object files by name; exports: functions and linker symbols. Raises
+    ToolchainError, also for a kernel that calls what is not there."""
+    with tempfile.TemporaryDirectory(prefix="burnish-wasm-") as name:
+        folder = Path(name)
+        sources = {"driver.c": driver.encode(), **{p.name: p.read_bytes() for p in sorted(RUNTIME.glob("*.c"))}}
+        for file, content in (sources | dict(objects)).items():
+            (folder / file).write_bytes(content)
+        compiled = []
+        for source in sources:
+            compiled.append(f"{source}.o")
+            toolchain.cc(*_COMPILE, "-o", compiled[-1], source, folder=folder)
+        command = [str(toolchain.zig()), "wasm-ld", *_LINK, *(f"--export={e}" for e in exports), "-o", "result", *compiled, *objects]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                                  timeout=toolchain.TIMEOUT, check=False)
+        except subprocess.TimeoutExpired as e:
+            raise ToolchainError(f"the linker did not end within {toolchain.TIMEOUT} s") from e
+        if done.returncode != 0:
+            raise ToolchainError(f"the linker failed: {toolchain.first_error(done.stderr)}", done.stderr)
+        return (folder / "result").read_bytes()
