@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ..schedules.select import Pick
 from ..schedules.tuner import Result, Settings, State
-from ..targets.cpu import artifact, loader
+from ..targets.cpu import loader
 from ..targets.cpu.driver import identifier
 from ..targets.cpu.loader import Model
 from ..targets.target import Target
@@ -35,12 +35,12 @@ TOOLS = ("burnish", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnx-ir", 
 @dataclass(frozen=True)
 class Artifact:
     """A compiled model on disk. error: the largest difference to onnxruntime on the sample, relative to an output's scale; None
-    where the artifact is for a machine that could not be emulated here. library and weights in bytes. note: what the user may
-    want to know of how it was made."""
+    where nothing here can run the artifact. code and weights in bytes. note: what the user may want to know of how it was
+    made."""
 
     path: Path
     error: float | None
-    library: int
+    code: int
     weights: int
     kernels: int
     launches: int
@@ -56,11 +56,11 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
             progress: Progress | None = None) -> Artifact:
     """Compiles the ONNX file `model` into the folder `output`, verified against onnxruntime.
 
-    target: "native" (this machine's CPU), "linux-arm64", or a device of `targets/cpu/devices`; shapes: {input: shape} for inputs
-    with free dimensions; workers: processes that build kernels, by default one for each CPU; seed: of the sample input;
-    tuned: what `tune` has just found; exact: only algorithms that round as the definition does (no Winograd); records: the
-    database of tuning records, a file or an SQLAlchemy URL, by default the user's own, whose best candidates are used, or "none";
-    progress: called with (step, done, total).
+    target: "native" (this machine's CPU), "linux-arm64", a device of `targets/cpu/devices`, or "wasm" (an npm package); shapes:
+    {input: shape} for inputs with free dimensions; workers: processes that build kernels, by default one for each CPU; seed: of
+    the sample input; tuned: what `tune` has just found; exact: only algorithms that round as the definition does (no Winograd);
+    records: the database of tuning records, a file or an SQLAlchemy URL, by default the user's own, whose best candidates are
+    used, or "none"; progress: called with (step, done, total).
 
     Raises ImportRefused (a broken or hostile file), Refused (unsupported ops, all of them at once), BuildError, VerificationError
     (all of them BurnishError), RecordsError, or an error of the target; then nothing is written.
@@ -72,7 +72,7 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     original = graph.clone()
     to = targets.find(target)
     device = to.devices[0]
-    artifact.refuse_to_overwrite(Path(output).resolve())
+    to.refuse_to_overwrite(Path(output).resolve())
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
     say("import", 1, 1)
     lowered = front(graph, original, inputs, say)

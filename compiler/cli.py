@@ -68,14 +68,14 @@ def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: T
         ui.print_json(asdict(done))
         return
     ui.say(str(done.path), "bold green")
-    ui.say(f"  library  {ui.size(done.library)} ({ui.count(done.kernels, 'kernel')}, {ui.count(done.launches, 'launch')})")
+    ui.say(f"  code     {ui.size(done.code)} ({ui.count(done.kernels, 'kernel')}, {ui.count(done.launches, 'launch')})")
     ui.say(f"  weights  {ui.size(done.weights)}")
-    ui.say("  output   " + ("not run: there is no emulator for it here" if done.error is None else
+    ui.say("  output   " + ("not run: nothing here can run it" if done.error is None else
                             f"equals onnxruntime's to {done.error:.1e} of its scale"))
     if done.note:
         ui.say(f"  made     {done.note}")
-    if target == "native":
-        ui.say(f"Next: burnish measure {output}, burnish run {output} INPUT, or read {output / 'README.md'}")
+    following = {"native": f"burnish measure {output}, burnish run {output} INPUT, or ", "wasm": f"npm install ./{output}, or "}
+    ui.say(f"Next: {following.get(target, '')}read {output / 'README.md'}")
 
 
 app.command("tune", epilog="Examples:\n\n`burnish tune model.onnx --budget 60s`\n\n"

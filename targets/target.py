@@ -27,6 +27,9 @@ class Target(Protocol):
     @property
     def native(self) -> bool: ...
 
+    def refuse_to_overwrite(self, place: Path) -> None:
+        """Raises a TargetError where something else than an artifact of this target lies at `place`."""
+
     def write(self, plan: Plan, builds: Sequence[Sequence[KernelCode]], weights: np.ndarray, inputs: Arrays, outputs: Arrays,
               out_dir: Path, *, passes: Sequence[str], tools: Mapping[str, str], info: Mapping[str, Any],
               check: Callable[[Path], None]) -> Path:

@@ -34,6 +34,9 @@ class CpuTarget:
     def native(self) -> bool:
         return self.name == NATIVE
 
+    def refuse_to_overwrite(self, place: Path) -> None:
+        artifact.refuse_to_overwrite(place)
+
     def write(self, plan: Plan, builds: Sequence[Sequence[KernelCode]], weights: np.ndarray, inputs: Arrays, outputs: Arrays,
               out_dir: Path, *, passes: Sequence[str], tools: Mapping[str, str], info: Mapping[str, Any],
               check: Callable[[Path], None]) -> Path:

@@ -77,7 +77,7 @@ def test_compile_says_what_it_made(model: Path, tmp_path: Path, say: Say) -> Non
     code, out, err = say("compile", model, "-o", tmp_path / "out", "--json")
     made = json.loads(out)
     assert code == 0 and err == ""
-    assert made["path"] == str(tmp_path / "out") and 0 < made["library"] < 200_000 and 0 <= made["error"] < 1e-5
+    assert made["path"] == str(tmp_path / "out") and 0 < made["code"] < 200_000 and 0 <= made["error"] < 1e-5
     assert {"manifest.json", "libtiny.so", "tiny.h", "tiny.weights"} <= {p.name for p in (tmp_path / "out").iterdir()}
     first = {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     code, out, _ = say("compile", model, "-o", tmp_path / "out")

@@ -1,0 +1,46 @@
+"""The web target: an npm package with the model in WebAssembly, for browsers and Node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...schedules.device import Device
+from ..cpu.artifact import refuse_to_overwrite
+from ..plan import KernelCode, Plan
+from ..target import Arrays
+from . import manifest, node, package, profile
+
+NAME = "wasm"
+
+
+class WebTarget:
+    """One plan for every build of `profile.BUILDS`."""
+
+    native = False
+
+    @cached_property
+    def devices(self) -> tuple[Device, ...]:
+        return tuple(profile.load(build) for build in profile.BUILDS)
+
+    def refuse_to_overwrite(self, place: Path) -> None:
+        refuse_to_overwrite(place, manifest.read)
+
+    def write(self, plan: Plan, builds: Sequence[Sequence[KernelCode]], weights: np.ndarray, inputs: Arrays, outputs: Arrays,
+              out_dir: Path, *, passes: Sequence[str], tools: Mapping[str, str], info: Mapping[str, Any],
+              check: Callable[[Path], None]) -> Path:
+        return package.write(plan, dict(zip(profile.BUILDS, builds, strict=True)), weights, inputs, outputs,
+                             dict(zip(profile.BUILDS, self.devices, strict=True)), out_dir, passes=passes, tools=tools, info=info,
+                             check=check)
+
+    def run(self, folder: Path, inputs: Arrays) -> Sequence[np.ndarray] | None:
+        return node.run(folder, inputs)
+
+    def code_bytes(self, folder: Path) -> int:
+        """Of the best build and the loader: what a browser downloads besides the weights."""
+        best = manifest.read(folder).builds[profile.BUILDS[0]].file
+        return sum((folder / name).stat().st_size for name in (best, "index.js"))
