@@ -102,7 +102,8 @@ def read(folder: Path) -> Manifest:
 
 
 def parse(folder: Path, kind: type[M]) -> M:
-    """The folder's manifest, of a target's kind. Raises ArtifactError where the folder has no manifest, or one that is not ours or not whole."""
+    """The folder's manifest, of a target's kind. Raises ArtifactError where the folder has none, or one that is not ours or not
+    whole."""
     path = folder / FILE
     try:
         if path.stat().st_size > MAX_BYTES:

@@ -18,8 +18,8 @@ class _Record(BaseModel):
 
 
 class Build(_Record):
-    """One of the builds that the loader chooses from. pages: of its memory, 64 KiB each; heap_base: where the plan's memory begins;
-    code_bytes of a kernel: as its object file has it, before the linker."""
+    """One of the builds that the loader chooses from. pages: of its memory, 64 KiB each; heap_base: where the plan's memory
+    begins; code_bytes of a kernel: as its object file has it, before the linker."""
 
     file: str
     pages: int = Field(ge=1, le=1 << 15)

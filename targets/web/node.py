@@ -41,8 +41,8 @@ def flags(version: tuple[int, int]) -> list[str]:
 
 
 def run(folder: Path, inputs: Sequence[np.ndarray], build: str | None = None, limit: float = LIMIT_S) -> list[np.ndarray] | None:
-    """The package's outputs for these inputs, in the order of its manifest; None where there is no Node. build: by default the one
-    that the loader takes; limit: seconds. Raises ArtifactError where the package cannot be run."""
+    """The package's outputs for these inputs, in the order of its manifest; None where there is no Node. build: by default the
+    one that the loader takes; limit: seconds. Raises ArtifactError where the package cannot be run."""
     node = program()
     if node is None:
         return None
@@ -50,7 +50,8 @@ def run(folder: Path, inputs: Sequence[np.ndarray], build: str | None = None, li
     about = manifest.read(folder)
     with tempfile.TemporaryDirectory(prefix="burnish-node-") as name:
         place = Path(name)
-        given = [{"name": t.name, "array": ARRAYS[t.dtype], "file": str(place / f"input_{n}")} for n, t in enumerate(about.inputs)]
+        given = [{"name": t.name, "array": ARRAYS[t.dtype], "file": str(place / f"input_{n}")}
+                 for n, t in enumerate(about.inputs)]
         made = [{"name": t.name, "file": str(place / f"output_{n}")} for n, t in enumerate(about.outputs)]
         for entry, array in zip(given, inputs, strict=True):
             Path(entry["file"]).write_bytes(np.ascontiguousarray(array).tobytes())

@@ -33,14 +33,15 @@ class Code:
 
 
 def write(plan: Plan, builds: Mapping[str, Sequence[KernelCode]], weights: bytes | np.ndarray, inputs: Arrays, outputs: Arrays,
-          devices: Mapping[str, Device], out_dir: str | Path, *, passes: Sequence[str] = (), tools: Mapping[str, str] | None = None,
-          info: Mapping[str, Any] | None = None, check: Callable[[Path], None] | None = None) -> Path:
-    """Links the builds and writes everything to `out_dir`; returns it. builds: the kernels of each of `profile.BUILDS`, all made for
-    this plan; devices: what each is for; inputs, outputs: the sample and what it should give.
+          devices: Mapping[str, Device], out_dir: str | Path, *, passes: Sequence[str] = (),
+          tools: Mapping[str, str] | None = None, info: Mapping[str, Any] | None = None,
+          check: Callable[[Path], None] | None = None) -> Path:
+    """Links the builds and writes everything to `out_dir`; returns it. builds: the kernels of each of `profile.BUILDS`, all
+    made for this plan; devices: what each is for; inputs, outputs: the sample and what it should give.
 
     The folder appears whole or not at all. check: called with the finished folder before it is put in place; what it raises ends
-    the writing with nothing left behind. Raises ArtifactError where `out_dir` holds something else than a web package or the sample
-    does not fit the plan, ToolchainError where the linker fails or the model needs more memory than a module can have.
+    the writing with nothing left behind. Raises ArtifactError where `out_dir` holds something else than a web package or the
+    sample does not fit the plan, ToolchainError where the linker fails or the model needs more memory than a module can have.
     """
     place = Path(out_dir).resolve()
     refuse_to_overwrite(place, manifest.read)
@@ -52,8 +53,8 @@ def write(plan: Plan, builds: Mapping[str, Sequence[KernelCode]], weights: bytes
     if len(payload) != plan.weights:
         raise ArtifactError(f"the plan has {plan.weights} bytes of weights, {len(payload)} came")
     if set(builds) != set(profile.BUILDS) or set(devices) != set(builds):
-        raise ArtifactError(f"a package has the builds {', '.join(profile.BUILDS)}; kernels came for {', '.join(builds)}, devices "
-                            f"for {', '.join(devices)}")
+        raise ArtifactError(f"a package has the builds {', '.join(profile.BUILDS)}; kernels came for {', '.join(builds)}, "
+                            f"devices for {', '.join(devices)}")
 
     linked = {build: link(plan, build, builds[build]) for build in profile.BUILDS}
     files = contents(plan, linked, payload, inputs, outputs)
@@ -98,8 +99,8 @@ def describe(code: Code, kernels: Sequence[KernelCode], device: Device) -> manif
         file=code.file, pages=code.pages, heap_base=code.heap_base,
         device=manifest.Machine(name=device.name, arch=device.arch, llvm=dict(device.llvm), isa=device.isa, lanes=device.lanes,
                                 vector_registers=device.vector_registers),
-        kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=module.code_bytes(k.code), template=k.template, knobs=dict(k.knobs),
-                                      task=k.task, origin=k.origin) for k in kernels))
+        kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=module.code_bytes(k.code, k.symbol), template=k.template,
+                                      knobs=dict(k.knobs), task=k.task, origin=k.origin) for k in kernels))
 
 
 # ---- The files ---------------------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def readme(plan: Plan, sizes: Mapping[str, int], memory: int) -> str:
     return fill(
         "README.md", TITLE=comment(plan.name), PACKAGE=package_name(plan.name), TABLE="\n".join(rows),
         INPUT=", ".join(f"{key(s.name)}: new {ARRAYS[s.dtype]}(…)" for s in plan.inputs),
-        OUTPUT=", ".join(key(s.name) if key(s.name) == s.name else f"{key(s.name)}: output{n}" for n, s in enumerate(plan.outputs)),
+        OUTPUT=", ".join(key(s.name) if key(s.name) == s.name else f"{key(s.name)}: output{n}"
+                         for n, s in enumerate(plan.outputs)),
         MEMORY=f"{memory / 2**20:.1f}",
         SIZES="\n".join(f"| `{name}` | {size:,} | {what[Path(name).suffix]} |" for name, size in sizes.items()))
 

@@ -13,8 +13,9 @@ from ..cpu.errors import ToolchainError
 RUNTIME = Path(__file__).parent / "runtime"
 STACK = 1 << 16     # bytes, at the bottom of the memory: what runs over it traps
 
-_COMPILE = ("-target", "wasm32-freestanding", "-std=c11", "-O2", "-ffreestanding", "-fno-builtin", "-fno-ident", "-ffunction-sections",
-            "-fdata-sections", "-fno-sanitize=undefined", "-mbulk-memory", "-Wall", "-Wextra", "-Werror", "-c")
+_COMPILE = ("-target", "wasm32-freestanding", "-std=c11", "-O2", "-ffreestanding", "-fno-builtin", "-fno-ident",
+            "-ffunction-sections", "-fdata-sections", "-fno-sanitize=undefined", "-mbulk-memory", "-Wall", "-Wextra",
+            "-Werror", "-c")
 _LINK = ("--no-entry", "--gc-sections", "--strip-all", "--import-memory", "--stack-first", "-z", f"stack-size={STACK}")
 
 
@@ -30,7 +31,8 @@ def link(driver: str, objects: Mapping[str, bytes], exports: Sequence[str]) -> b
         for source in sources:
             compiled.append(f"{source}.o")
             toolchain.cc(*_COMPILE, "-o", compiled[-1], source, folder=folder)
-        command = [str(toolchain.zig()), "wasm-ld", *_LINK, *(f"--export={e}" for e in exports), "-o", "result", *compiled, *objects]
+        shown = [f"--export={e}" for e in exports]
+        command = [str(toolchain.zig()), "wasm-ld", *_LINK, *shown, "-o", "result", *compiled, *objects]
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
                                   timeout=toolchain.TIMEOUT, check=False)

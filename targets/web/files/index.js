@@ -46,7 +46,7 @@ export class BurnishError extends Error {
 }
 
 /** @param {Build} build */
-const runs = (build) => WebAssembly.validate(PROBES[build]);
+const runs = (build) => typeof WebAssembly === "object" && WebAssembly.validate(PROBES[build]);
 
 /**
  * @param {Build | undefined} wanted

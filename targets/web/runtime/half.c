@@ -4,6 +4,7 @@
 
 float __extendhfsf2(uint16_t half);
 uint16_t __truncsfhf2(float value);
+uint16_t __truncdfhf2(double value);
 
 static uint32_t bits(float x) {
     union { float f; uint32_t u; } both = {x};
@@ -33,4 +34,15 @@ uint16_t __truncsfhf2(float value) {
     if (rest < 0x38800000)      /* below 2^-14 halves are multiples of 2^-24, as floats next to 0.5 are: the addition rounds */
         return (uint16_t)(sign | (bits(number(rest) + 0.5f) - bits(0.5f)));
     return (uint16_t)(sign | ((rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13));
+}
+
+/* Rounds to float towards an odd last bit first, so that the second rounding sees that something was cut off. */
+uint16_t __truncdfhf2(double value) {
+    float near = (float)value;
+    uint32_t u = bits(near);
+    if ((double)near != value && value == value && (u & 1) == 0) {
+        int outwards = (value < 0 ? -value : value) > (near < 0 ? -(double)near : (double)near);
+        u = outwards || !(u & 0x7fffffff) ? u + 1 : u - 1;
+    }
+    return __truncsfhf2(number(u));
 }
