@@ -67,7 +67,7 @@ class Made:
 
     def write(self, place: Path, **changes: Any) -> Path:
         arguments: dict[str, Any] = {
-            "plan": self.plan, "builds": {b: x.kernels for b, x in self.builds.items()}, "weights": self.builds["simd"].weights,
+            "plan": self.plan, "builds": {b: x.builds[0] for b, x in self.builds.items()}, "weights": self.builds["simd"].weights,
             "inputs": self.inputs, "outputs": self.outputs, "devices": profile.devices(), "out_dir": place}
         return package.write(**(arguments | changes))
 
@@ -77,7 +77,7 @@ def make(path: Path, name: str) -> Made:
     original = graph.clone()
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs])
     lowered = compiler.lower_model(graph)
-    builds = {b: compiler.build_model(lowered, d, name, workers=1, picks={}) for b, d in profile.devices().items()}
+    builds = {b: compiler.build_model(lowered, [d], name, workers=1, picks={}) for b, d in profile.devices().items()}
     return Made(builds, list(inputs.values()), reference(original, inputs))
 
 
@@ -141,8 +141,8 @@ def test_both_builds_have_the_same_plan_and_weights(dtypes: Made, lenet: Made) -
         a, b = made.builds.values()
         assert a.plan == b.plan
         np.testing.assert_array_equal(a.weights, b.weights)
-        assert [k.symbol for k in a.kernels] == [k.symbol for k in b.kernels]
-    assert any(k.code != j.code for k, j in zip(*(x.kernels for x in lenet.builds.values()), strict=True))
+        assert [k.symbol for k in a.builds[0]] == [k.symbol for k in b.builds[0]]
+    assert any(k.code != j.code for k, j in zip(*(x.builds[0] for x in lenet.builds.values()), strict=True))
 
 
 @needs_node
@@ -398,7 +398,7 @@ def test_the_manifest_and_npm_know_every_file(lenet: Made, folder: Path) -> None
         assert about.file == f"lenet5.{build}.{hashlib.sha256(code).hexdigest()[:8]}.wasm"
         # setup and run come first, then the kernels as their objects have them.
         assert [k.code_bytes for k in about.kernels] == module.function_sizes(code)[-len(about.kernels):]
-        assert all(0 < k.code_bytes < len(x.code) for k, x in zip(about.kernels, made.kernels, strict=True))
+        assert all(0 < k.code_bytes < len(x.code) for k, x in zip(about.kernels, made.builds[0], strict=True))
         assert about.pages << 16 >= about.heap_base + driver.layout(lenet.plan).size > (about.pages - 1) << 16
         assert about.heap_base >= 1 << 16 and about.heap_base % 16 == 0
     assert len(m.launches) == len(lenet.plan.launches) and m.passes == ("fold",) and m.info == {"seed": 0}
@@ -433,7 +433,7 @@ def test_a_failed_write_leaves_what_was_there(lenet: Made, tmp_path: Path) -> No
         assert (folder / "index.js").exists()
         raise ArtifactError("wrong result")
 
-    kernels = {b: x.kernels for b, x in lenet.builds.items()}
+    kernels = {b: x.builds[0] for b, x in lenet.builds.items()}
     for error, words, change in (
             (ArtifactError, "wrong result", {"check": fail}), (ArtifactError, "weights", {"weights": b""}),
             (ArtifactError, "sample", {"inputs": ()}), (ArtifactError, "builds", {"builds": {"simd": kernels["simd"]}}),

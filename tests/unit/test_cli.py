@@ -15,6 +15,7 @@ import onnxruntime as ort
 import pytest
 from burnish.compiler import ui
 from burnish.compiler.cli import run_app
+from burnish.targets.web import node
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -90,6 +91,16 @@ def test_compile_says_what_it_made(model: Path, tmp_path: Path, say: Say) -> Non
 def test_compile_names_the_library_after_the_file(stem: str, library: str, tmp_path: Path, say: Say) -> None:
     code, _, _ = say("compile", classifier(tmp_path / f"{stem}.onnx"), "-o", tmp_path / "out", "--records", "none")
     assert code == 0 and (tmp_path / "out" / library).is_file()
+
+
+def test_compile_for_the_web(model: Path, tmp_path: Path, say: Say) -> None:
+    code, out, _ = say("compile", model, "-o", tmp_path / "out", "--target", "wasm", "--records", "none")
+    assert code == 0 and ("equals onnxruntime's" in out) == (node.program() is not None)
+    assert json.loads((tmp_path / "out" / "package.json").read_text())["type"] == "module" and "npm install" in out
+    code, _, _ = say("compile", model, "-o", tmp_path / "out", "--target", "wasm", "--records", "none")
+    assert code == 0, "a package may be replaced"
+    code, _, err = say("compile", model, "-o", tmp_path / "out", "--records", "none")
+    assert code == 2 and "holds other files" in err, "a package is no library"
 
 
 def test_compile_overwrites_nothing_but_artifacts(model: Path, tmp_path: Path, say: Say) -> None:
