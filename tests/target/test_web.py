@@ -9,10 +9,12 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import native_model
 import numpy as np
 import onnx
 import pytest
@@ -23,8 +25,9 @@ from burnish.compiler.planner import signature
 from burnish.compiler.sample import reference, sample_inputs
 from burnish.models import zoo
 from burnish.schedules.numerics import relative_error
+from burnish.targets.cpu import toolchain as zig
 from burnish.targets.cpu.errors import ArtifactError, DeviceError, ToolchainError
-from burnish.targets.plan import Launch, Place, Plan, Signature
+from burnish.targets.plan import KernelCode, Launch, Place, Plan, Signature
 from burnish.targets.web import driver, manifest, module, node, package, profile, toolchain
 from onnx import TensorProto, helper, numpy_helper
 
@@ -206,6 +209,38 @@ def test_halves_are_rounded_as_numpy_rounds(tmp_path: Path) -> None:
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(narrow[0], doubles.astype(np.float16))
         np.testing.assert_array_equal(narrow[1], floats.astype(np.float16))
+
+
+def from_c(sources: Mapping[str, str]) -> dict[str, tuple[KernelCode, ...]]:
+    """Kernels written in C, by symbol, for both builds."""
+    kernels = tuple(KernelCode(symbol, zig.build("wasm32-freestanding", ("-c", "-O2"), {"k.c": text}, {}, ()), "c", (), symbol)
+                    for symbol, text in sources.items())
+    return dict.fromkeys(profile.BUILDS, kernels)
+
+
+@needs_node
+def test_setup_scratch_and_hostile_names(tmp_path: Path) -> None:
+    """The CPU target's sample: its setup makes constants that the model reads, a kernel needs scratch, names end comments."""
+    made = native_model.sample()
+    place = package.write(made.plan, from_c(native_model.KERNELS), made.weights, made.inputs, made.outputs, profile.devices(),
+                          tmp_path / "net")
+    assert json.loads((place / "package.json").read_text())["name"] == "model-3-layer-net"
+    for build in profile.BUILDS:
+        for got, expected in zip(node.run(place, made.inputs, build) or (), made.outputs, strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+@needs_node
+def test_scalars_empty_arrays_and_no_inputs(tmp_path: Path) -> None:
+    """Neither inputs nor weights nor arena: a scalar, and an array without elements from a kernel without tiles."""
+    source = "void k_five(float *y, int b, int e) { while (b < e) y[b++] = 5; }"
+    launches = Launch("k_five", (Place("output", 0),), 1, 0, (), 0, 0), Launch("k_five", (Place("output", 1),), 0, 0, (), 0, 0)
+    plan = Plan("c", (), (Signature("five", (), "float32"), Signature("none", (2, 0), "float32")), launches, 0, 0, 0)
+    expected = np.float32(5).reshape(()), np.empty((2, 0), np.float32)
+    place = package.write(plan, from_c({"k_five": source}), b"", (), expected, profile.devices(), tmp_path / "c")
+    five, none = node.run(place, ()) or ()
+    assert five.shape == () and five == 5 and none.shape == (2, 0)
+    assert javascript(place, "const m = await load(); return [(await m.run()).five[0], (await m.run({})).five[0]]") == [5, 5]
 
 
 @needs_node

@@ -1,5 +1,4 @@
 // Made by burnish: loads and runs one compiled model. No dependency; works in a page, in a Web Worker and in Node (from 20.16).
-// @ts-check
 
 /**
  * @typedef {"relaxed-simd" | "simd"} Build
@@ -247,10 +246,10 @@ class Model {
 
   /**
    * Computes the outputs, in new arrays. The calling thread computes: a page that must stay smooth calls from a Web Worker.
-   * @param {Record<string, any>} given a typed array for each input, row-major
+   * @param {Record<string, any>} [given] a typed array for each input, row-major
    * @returns {Promise<Record<string, any>>}
    */
-  async run(given) {
+  async run(given = {}) {
     if (!this.#run) throw new BurnishError("DISPOSED", "the model was disposed of: load it again");
     check(given);
     MODEL.inputs.forEach((t, n) => this.#given[n].set(given[t.name]));
