@@ -52,21 +52,6 @@ def artifact(model: Path) -> Path:
     return out
 
 
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command line; returns the exit code, standard output, standard error."""
-    def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            run_app([str(w) for w in words])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-    return run
-
-
 def expected(model: Path, x: np.ndarray) -> np.ndarray:
     return ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
 

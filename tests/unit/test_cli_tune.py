@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import tune_model
 from burnish.compiler import ui, ui_tune
-from burnish.compiler.cli import run_app
 from burnish.compiler.cli_tune import seconds
 from burnish.compiler.errors import BurnishError
 from burnish.schedules.candidate import default, options
@@ -26,21 +25,6 @@ from rich.console import Console
 from schedules.trials import task
 
 Say = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command line; returns the exit code, standard output, standard error."""
-    def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            run_app([str(w) for w in words])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-    return run
 
 
 @pytest.fixture(scope="module")

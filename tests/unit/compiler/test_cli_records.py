@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from burnish.compiler.cli import run_app
 from burnish.schedules import exchange
 from burnish.schedules.database import Database
 from burnish.targets.cpu import profile
@@ -23,18 +22,9 @@ Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs `burnish records …`; returns the exit code, standard output, standard error."""
-    def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            run_app(["records", *map(str, words)])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-    return run
+def say(say: Say) -> Say:
+    """Runs `burnish records …`."""
+    return lambda *words: say("records", *words)
 
 
 @pytest.fixture
