@@ -143,19 +143,35 @@ def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def describe(plan: Plan, kernels: Sequence[KernelCode], device: Device, files: Mapping[str, bytes], passes: Sequence[str],
              tools: Mapping[str, str], info: Mapping[str, Any]) -> manifest.Manifest:
-    return manifest.Manifest(
-        name=plan.name, identifier=driver.identifier(plan.name),
-        device=manifest.Machine(name=device.name, arch=device.arch, llvm=dict(device.llvm), isa=device.isa, lanes=device.lanes,
-                                vector_registers=device.vector_registers),
-        inputs=tuple(manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in plan.inputs),
-        outputs=tuple(manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in plan.outputs),
-        arena=plan.arena, scratch=plan.scratch, weights=plan.weights, prepared=plan.prepared,
-        kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=code_bytes(k), template=k.template, knobs=dict(k.knobs),
-                                      task=k.task, origin=k.origin) for k in kernels),
-        launches=tuple(map(launch, plan.launches)), setup=tuple(map(launch, plan.setup)),
-        passes=tuple(passes), tools=dict(sorted({**toolchain.versions(), **tools}.items())),
-        info=dict(sorted({**dict(plan.info), **info}.items())),
-        files={name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)})
+    return manifest.Manifest(**shared(plan, files, passes, tools, info), device=machine(device),
+                             kernels=tuple(kernel(k, code_bytes(k)) for k in kernels))
+
+
+def shared(plan: Plan, files: Mapping[str, bytes], passes: Sequence[str], tools: Mapping[str, str],
+           info: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of manifest.Made, which the manifests of all targets have."""
+    return {
+        "name": plan.name, "identifier": driver.identifier(plan.name),
+        "inputs": tuple(map(tensor, plan.inputs)), "outputs": tuple(map(tensor, plan.outputs)),
+        "arena": plan.arena, "scratch": plan.scratch, "weights": plan.weights, "prepared": plan.prepared,
+        "launches": tuple(map(launch, plan.launches)), "setup": tuple(map(launch, plan.setup)),
+        "passes": tuple(passes), "tools": dict(sorted({**toolchain.versions(), **tools}.items())),
+        "info": dict(sorted({**dict(plan.info), **info}.items())),
+        "files": {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}}
+
+
+def tensor(s: Signature) -> manifest.Tensor:
+    return manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape)
+
+
+def machine(device: Device) -> manifest.Machine:
+    return manifest.Machine(name=device.name, arch=device.arch, llvm=dict(device.llvm), isa=device.isa, lanes=device.lanes,
+                            vector_registers=device.vector_registers)
+
+
+def kernel(k: KernelCode, code_bytes: int) -> manifest.Kernel:
+    return manifest.Kernel(symbol=k.symbol, code_bytes=code_bytes, template=k.template, knobs=dict(k.knobs), task=k.task,
+                           origin=k.origin)
 
 
 def launch(x: Launch) -> manifest.Launch:

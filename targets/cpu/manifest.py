@@ -14,15 +14,14 @@ from .errors import ArtifactError
 FILE = "manifest.json"
 MAX_BYTES = 64 << 20    # of a manifest: more is no manifest of ours
 
-
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Tensor(_Record):
+class Tensor(Record):
     """An input or output, by its ONNX name; dtype as numpy names it."""
 
     name: str
@@ -37,7 +36,7 @@ class Tensor(_Record):
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-class Kernel(_Record):
+class Kernel(Record):
     """code_bytes: machine code of the function; task: the key of what it computes; origin: who chose template and knobs."""
 
     symbol: str
@@ -48,7 +47,7 @@ class Kernel(_Record):
     origin: str = ""
 
 
-class Launch(_Record):
+class Launch(Record):
     """One kernel call. scratch: bytes for each thread; flops and bytes: what the operation needs; args: where each lies."""
 
     kernel: str
@@ -60,7 +59,7 @@ class Launch(_Record):
     args: tuple[tuple[str, int, int], ...]
 
 
-class Machine(_Record):
+class Machine(Record):
     """The device for which the artifact was compiled, without what does not change its code."""
 
     name: str
@@ -71,29 +70,35 @@ class Machine(_Record):
     vector_registers: int
 
 
-class Manifest(_Record):
-    """name: the model's; identifier: what its C symbols and files start with. arena, scratch (for each thread), weights and
-    prepared: bytes. setup: launches that run once, when the model is created. passes: applied to the model, in order; tools:
-    versions; info: what else the compiler has to say; files: SHA-256 by path."""
+class Made(Record):
+    """What the manifests of all targets say. name: the model's; identifier: what its C symbols and files start with. arena,
+    scratch (for each thread), weights and prepared: bytes. setup: launches that run once, when the model is created. passes:
+    applied to the model, in order; tools: versions; info: what else the compiler has to say; files: SHA-256 by path."""
 
-    format: Literal["burnish-cpu"] = "burnish-cpu"
+    format: str
     version: Literal[1] = 1
     name: str
     identifier: str = Field(pattern=r"^[A-Za-z_]\w{0,80}$")
-    device: Machine
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     arena: int = Field(ge=0)
     scratch: int = Field(ge=0)
     weights: int = Field(ge=0)
     prepared: int = Field(ge=0)
-    kernels: tuple[Kernel, ...]
     launches: tuple[Launch, ...]
     setup: tuple[Launch, ...]
     passes: tuple[str, ...] = ()
     tools: dict[str, str] = {}
     info: dict[str, Any] = {}
     files: dict[str, str]
+
+
+class Manifest(Made):
+    """Of a library."""
+
+    format: Literal["burnish-cpu"] = "burnish-cpu"
+    device: Machine
+    kernels: tuple[Kernel, ...]
 
 
 def read(folder: Path) -> Manifest:

@@ -56,10 +56,15 @@ def load(name: str) -> Device:
     """The device `name` of `devices/`. Raises DeviceError where there is none or its file is not a profile."""
     if name not in names():
         raise DeviceError(f"no device {name!r}; there are {', '.join(names())}")
+    return read(DEVICES / f"{name}.toml", name)
+
+
+def read(path: Path, name: str) -> Device:
+    """The device `name` of a target's profile. Raises DeviceError where the file is none."""
     try:
-        return Profile.model_validate(tomllib.loads((DEVICES / f"{name}.toml").read_text())).device(name)
+        return Profile.model_validate(tomllib.loads(path.read_text())).device(name)
     except (ValidationError, tomllib.TOMLDecodeError) as e:
-        raise DeviceError(f"devices/{name}.toml is not a device profile: {e}") from e
+        raise DeviceError(f"devices/{path.name} is not a device profile: {e}") from e
 
 
 def find(target: str) -> Device:

@@ -68,14 +68,7 @@ def kernel_library(objects: Sequence[bytes]) -> bytes:
         names = [f"k{n}.o" for n in range(len(objects))]
         for file, content in zip(names, objects, strict=True):
             (folder / file).write_bytes(content)
-        try:
-            done = subprocess.run([str(zig()), "ld.lld", "-shared", "-Bsymbolic", "-z", "noexecstack", "-o", "result", *names],
-                                  cwd=folder, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-                                  timeout=TIMEOUT, check=False)
-        except subprocess.TimeoutExpired as e:
-            raise ToolchainError(f"the linker did not end within {TIMEOUT} s") from e
-        if done.returncode != 0:
-            raise ToolchainError(f"the linker failed: {first_error(done.stderr)}", done.stderr)
+        ld("ld.lld", "-shared", "-Bsymbolic", "-z", "noexecstack", "-o", "result", *names, folder=folder)
         return (folder / "result").read_bytes()
 
 
@@ -104,13 +97,23 @@ def cc(*arguments: str, folder: Path) -> None:
     user: filling it takes 5 to 40 s once for each target. What it compiles for us is cached nowhere."""
     command = [sys.executable, "-m", "ziglang", "cc", *arguments]
     with tempfile.TemporaryDirectory(prefix="burnish-zig-") as cache:
-        try:
-            done = subprocess.run(command, cwd=folder, env=environment(cache), capture_output=True, text=True, errors="replace",
-                                  stdin=subprocess.DEVNULL, timeout=TIMEOUT, check=False)
-        except subprocess.TimeoutExpired as e:
-            raise ToolchainError(f"the C compiler did not end within {TIMEOUT} s") from e
+        _run("the C compiler", command, folder, environment(cache))
+
+
+def ld(*arguments: str, folder: Path) -> None:
+    """One call of zig's own linker; the first argument says for which format: "ld.lld" or "wasm-ld"."""
+    _run("the linker", [str(zig()), *arguments], folder)
+
+
+def _run(who: str, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
+    """Raises ToolchainError where it fails or takes too long."""
+    try:
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, errors="replace",
+                              stdin=subprocess.DEVNULL, timeout=TIMEOUT, check=False)
+    except subprocess.TimeoutExpired as e:
+        raise ToolchainError(f"{who} did not end within {TIMEOUT} s") from e
     if done.returncode != 0:
-        raise ToolchainError(f"the C compiler failed: {first_error(done.stderr)}", done.stderr)
+        raise ToolchainError(f"{who} failed: {first_error(done.stderr)}", done.stderr)
 
 
 def environment(local_cache: str) -> dict[str, str]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..cpu import manifest
-from ..cpu.manifest import FILE, Kernel, Launch, Machine, Tensor
+from ..cpu.manifest import FILE, Kernel, Machine, Made, Record
 
 __all__ = ["FILE", "Build", "Manifest", "read"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Build(_Record):
+class Build(Record):
     """One of the builds that the loader chooses from. pages: of its memory, 64 KiB each; heap_base: where the plan's memory
     begins; code_bytes of a kernel: as its object file has it, before the linker."""
 
@@ -28,27 +24,12 @@ class Build(_Record):
     kernels: tuple[Kernel, ...]
 
 
-class Manifest(_Record):
-    """As a CPU artifact's, with as many devices as builds. package: its npm name; identifier: what its files start with."""
+class Manifest(Made):
+    """Of a web package, with as many devices as builds. package: its npm name."""
 
     format: Literal["burnish-web"] = "burnish-web"
-    version: Literal[1] = 1
-    name: str
     package: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,80}$")
-    identifier: str = Field(pattern=r"^[A-Za-z_]\w{0,80}$")
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    arena: int = Field(ge=0)
-    scratch: int = Field(ge=0)
-    weights: int = Field(ge=0)
-    prepared: int = Field(ge=0)
-    launches: tuple[Launch, ...]
-    setup: tuple[Launch, ...]
     builds: dict[str, Build]
-    passes: tuple[str, ...] = ()
-    tools: dict[str, str] = {}
-    info: dict[str, Any] = {}
-    files: dict[str, str]
 
 
 def read(folder: Path) -> Manifest:

@@ -13,8 +13,7 @@ import numpy as np
 
 from ...schedules.device import Device
 from ..cpu import driver as c
-from ..cpu import toolchain as zig
-from ..cpu.artifact import Arrays, check_sample, install, launch, refuse_to_overwrite
+from ..cpu.artifact import Arrays, check_sample, install, kernel, machine, refuse_to_overwrite, shared
 from ..cpu.errors import ArtifactError
 from ..plan import KernelCode, Plan, Signature
 from . import driver, manifest, module, profile, text, toolchain
@@ -58,15 +57,8 @@ def write(plan: Plan, builds: Mapping[str, Sequence[KernelCode]], weights: bytes
 
     linked = {build: link(plan, build, builds[build]) for build in profile.BUILDS}
     files = contents(plan, linked, payload, inputs, outputs)
-    record = manifest.Manifest(
-        name=plan.name, package=driver.package_name(plan.name), identifier=c.identifier(plan.name),
-        inputs=tensors(plan.inputs), outputs=tensors(plan.outputs),
-        arena=plan.arena, scratch=plan.scratch, weights=plan.weights, prepared=plan.prepared,
-        launches=tuple(map(launch, plan.launches)), setup=tuple(map(launch, plan.setup)),
-        builds={b: describe(x, builds[b], devices[b]) for b, x in linked.items()},
-        passes=tuple(passes), tools=dict(sorted({**zig.versions(), **(tools or {})}.items())),
-        info=dict(sorted({**dict(plan.info), **(info or {})}.items())),
-        files={name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)})
+    record = manifest.Manifest(**shared(plan, files, passes, tools or {}, info or {}), package=driver.package_name(plan.name),
+                               builds={b: describe(x, builds[b], devices[b]) for b, x in linked.items()})
     files[manifest.FILE] = (record.model_dump_json(indent=1) + "\n").encode()
     install(files, place, check)
     return place
@@ -90,17 +82,10 @@ def short(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:HASH]
 
 
-def tensors(signatures: Sequence[Signature]) -> tuple[manifest.Tensor, ...]:
-    return tuple(manifest.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in signatures)
-
-
 def describe(code: Code, kernels: Sequence[KernelCode], device: Device) -> manifest.Build:
     return manifest.Build(
         file=code.file, pages=code.pages, heap_base=code.heap_base,
-        device=manifest.Machine(name=device.name, arch=device.arch, llvm=dict(device.llvm), isa=device.isa, lanes=device.lanes,
-                                vector_registers=device.vector_registers),
-        kernels=tuple(manifest.Kernel(symbol=k.symbol, code_bytes=module.code_bytes(k.code, k.symbol), template=k.template,
-                                      knobs=dict(k.knobs), task=k.task, origin=k.origin) for k in kernels))
+        device=machine(device), kernels=tuple(kernel(k, module.code_bytes(k.code, k.symbol)) for k in kernels))
 
 
 # ---- The files ---------------------------------------------------------------------------------------------------------

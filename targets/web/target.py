@@ -25,7 +25,7 @@ class WebTarget:
 
     @cached_property
     def devices(self) -> tuple[Device, ...]:
-        return tuple(profile.load(build) for build in profile.BUILDS)
+        return tuple(profile.devices().values())
 
     def refuse_to_overwrite(self, place: Path) -> None:
         refuse_to_overwrite(place, manifest.read)
@@ -34,8 +34,7 @@ class WebTarget:
               out_dir: Path, *, passes: Sequence[str], tools: Mapping[str, str], info: Mapping[str, Any],
               check: Callable[[Path], None]) -> Path:
         return package.write(plan, dict(zip(profile.BUILDS, builds, strict=True)), weights, inputs, outputs,
-                             dict(zip(profile.BUILDS, self.devices, strict=True)), out_dir, passes=passes, tools=tools, info=info,
-                             check=check)
+                             profile.devices(), out_dir, passes=passes, tools=tools, info=info, check=check)
 
     def run(self, folder: Path, inputs: Arrays) -> Sequence[np.ndarray] | None:
         return node.run(folder, inputs)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..cpu import toolchain
-from ..cpu.errors import ToolchainError
 
 RUNTIME = Path(__file__).parent / "runtime"
 STACK = 1 << 16     # bytes, at the bottom of the memory: what runs over it traps
@@ -32,12 +30,5 @@ def link(driver: str, objects: Mapping[str, bytes], exports: Sequence[str]) -> b
             compiled.append(f"{source}.o")
             toolchain.cc(*_COMPILE, "-o", compiled[-1], source, folder=folder)
         shown = [f"--export={e}" for e in exports]
-        command = [str(toolchain.zig()), "wasm-ld", *_LINK, *shown, "-o", "result", *compiled, *objects]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-                                  timeout=toolchain.TIMEOUT, check=False)
-        except subprocess.TimeoutExpired as e:
-            raise ToolchainError(f"the linker did not end within {toolchain.TIMEOUT} s") from e
-        if done.returncode != 0:
-            raise ToolchainError(f"the linker failed: {toolchain.first_error(done.stderr)}", done.stderr)
+        toolchain.ld("wasm-ld", *_LINK, *shown, "-o", "result", *compiled, *objects, folder=folder)
         return (folder / "result").read_bytes()
