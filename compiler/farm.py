@@ -236,7 +236,7 @@ def _check(client: Client, url: str, device: Device) -> None:
     wanted, _ = work.resources(fingerprint(device), ours)
     offers = _offers(client)
     if any(wanted in offered for offered in offers.values()):
-        _check_scheduler(client, url)
+        _check_scheduler(client, url, ours)
         return
     mine = work.label(fingerprint(device))
     devices = {worker: name[len(work.DEVICE):].rpartition("@")[0]
@@ -244,20 +244,23 @@ def _check(client: Client, url: str, device: Device) -> None:
     same = sorted(worker for worker, name in devices.items() if name == mine)
     if same:
         theirs = client.run(work.tools, workers=same[:1], on_error="return")[same[0]]
-        told = ", ".join(f"{t} {theirs.get(t)} there and {v} here" for t, v in ours.items() if theirs.get(t) != v) if isinstance(
-            theirs, dict) else str(theirs)
+        told = differing(theirs, ours) if isinstance(theirs, dict) else str(theirs)
         raise FarmError(f"{url}: {same[0]} has this device ({mine}), but another burnish: {told}; install the same on both")
     there = ", ".join(sorted(set(devices.values()))) or "none"
     raise FarmError(f"{url}: no worker has this device, {mine}; devices that are there: {there}. "
                     f"Start one on it: burnish worker {url}")
 
 
-def _check_scheduler(client: Client, url: str) -> None:
+def _check_scheduler(client: Client, url: str, ours: Mapping[str, str]) -> None:
     """It reads tasks before it passes them on."""
     try:
         theirs = client.run_on_scheduler(work.tools)
     except Exception as e:
         raise FarmError(f"{url}: the scheduler cannot load burnish ({e}); start it where `burnish[farm]` is installed") from e
-    if theirs != work.tools():
-        told = ", ".join(f"{t} {theirs.get(t)} there and {v} here" for t, v in work.tools().items() if theirs.get(t) != v)
-        raise FarmError(f"{url}: the scheduler has another burnish: {told}; install the same on both")
+    if theirs != ours:
+        raise FarmError(f"{url}: the scheduler has another burnish: {differing(theirs, ours)}; install the same on both")
+
+
+def differing(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
+    """Which versions are others there."""
+    return ", ".join(f"{tool} {theirs.get(tool)} there and {v} here" for tool, v in ours.items() if theirs.get(tool) != v)

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
@@ -41,7 +41,7 @@ DEVICE, BUILDER = "burnish-device:", "burnish-builder@"     # resources: one of 
 
 def label(fingerprint: Fingerprint) -> str:
     """A device's name in a farm: its core, and a digest of its whole fingerprint."""
-    text = json.dumps(asdict(fingerprint), sort_keys=True)
+    text = json.dumps(fingerprint.data, sort_keys=True)
     return f"{fingerprint.core}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

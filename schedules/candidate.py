@@ -65,9 +65,16 @@ def default(task: Task, device: Device) -> Candidate | None:
 
 def why_not(candidate: Candidate, task: Task, device: Device) -> str | None:
     """Why the candidate cannot make the task; None where it can."""
+    if (why := misplaced(candidate, task)) is not None:
+        return why
+    return candidate.maker.refuses(task, device) or candidate.maker.space(task, device).why_not(candidate.knobs)
+
+
+def misplaced(candidate: Candidate, task: Task) -> str | None:
+    """Why no device could make the task with the candidate; None where one may."""
     template = BY_NAME.get(candidate.template)
     if template is None:
-        return f"there is no template {candidate.template!r}"
+        return f"this burnish has no template {candidate.template!r}"
     if template.family != task.family:
         return f"{template.name} makes {template.family}, not {task.family}"
-    return template.refuses(task, device) or template.space(task, device).why_not(candidate.knobs)
+    return None

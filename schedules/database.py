@@ -176,7 +176,7 @@ class Database:
 
     def trials(self, task_key: str, fingerprint: Fingerprint, tools: Mapping[str, str]) -> list[TuningRecord]:
         """What is known of a task on exactly this device, built by exactly these tools: oldest first."""
-        device, built = t.key_of(t.fingerprint_data(fingerprint)), t.key_of(dict(tools))
+        device, built = t.key_of(fingerprint.data), t.key_of(dict(tools))
         with self._told(), self.engine.connect() as c:
             return sorted((r for _, r in self._fetch(c, [task_key], [device], built)), key=lambda r: r.created)
 
@@ -234,7 +234,7 @@ class Database:
                 for row in rows]
 
     def _devices(self, c: Connection) -> dict[str, Fingerprint]:
-        return {key: t.fingerprint_of(json.loads(data)) for key, data in c.execute(select(t.devices.c.key, t.devices.c.data))}
+        return {key: Fingerprint.of_data(json.loads(data)) for key, data in c.execute(select(t.devices.c.key, t.devices.c.data))}
 
     # ---- the database itself
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .candidate import BY_NAME, Candidate, why_not
+from .candidate import Candidate, misplaced, why_not
 from .device import Device
 from .records import Fingerprint, RecordsError, Status, TuningRecord
 from .space import Knobs
@@ -83,10 +83,8 @@ class _Line(_Strict):
 
 def line(record: TuningRecord) -> str:
     """The record as one line of JSON, without the end of the line."""
-    f = record.fingerprint
     return json.dumps({
-        "task": record.task.data, "candidate": record.candidate.data,
-        "device": {"arch": f.arch, "core": f.core, "isa": f.isa, "lanes": f.lanes, "caches": f.caches, "os": f.os},
+        "task": record.task.data, "candidate": record.candidate.data, "device": record.fingerprint.data,
         "tools": dict(record.tools), "status": record.status, "samples": record.samples, "baseline": record.baseline,
         "situ": record.situ, "error": record.error if math.isfinite(record.error) else None, "message": record.message,
         "created": record.created}, separators=(",", ":"))
@@ -162,17 +160,12 @@ class Checker:
         return self._last[1]
 
     def _why_not(self, record: TuningRecord) -> str | None:
-        template = BY_NAME.get(record.candidate.template)
-        if template is None:
-            return f"this burnish has no template {record.candidate.template!r}"
-        if template.family != record.task.family:
-            return f"{template.name} makes {template.family}, not {record.task.family}"
         if self.here is None or record.fingerprint != self.here[1]:
-            return None
+            return misplaced(record.candidate, record.task)
         try:
             return why_not(record.candidate, record.task, self.here[0])
         except Exception as e:      # a template that is handed a task which no compiler made
-            return f"{template.name} cannot make the task ({type(e).__name__}: {e})"
+            return f"{record.candidate.template} cannot make the task ({type(e).__name__}: {e})"
 
 
 def read(path: Path, checker: Checker, seen: Callable[[int], None] = lambda lines: None) -> Iterator[TuningRecord]:

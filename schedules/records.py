@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from .candidate import Candidate
 from .device import Device
@@ -33,6 +33,18 @@ class Fingerprint:
     def of(cls, device: Device, os: str) -> Fingerprint:
         return cls(device.arch, str(dict(device.llvm)["mcpu"]), tuple(sorted(device.isa)), device.lanes,
                    (device.l1_kib, device.l2_kib, device.l3_kib), os)
+
+    @classmethod
+    def of_data(cls, data: Mapping[str, Any]) -> Fingerprint:
+        """Raises KeyError, TypeError or ValueError where `data` is not what `data` gives."""
+        first, second, third = data["caches"]
+        return cls(data["arch"], data["core"], tuple(data["isa"]), data["lanes"], (first, second, third), data["os"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The fingerprint as JSON."""
+        return {"arch": self.arch, "core": self.core, "isa": list(self.isa), "lanes": self.lanes, "caches": list(self.caches),
+                "os": self.os}
 
     def distance(self, other: Fingerprint) -> int | None:
         """0 the same device, 1 the same micro-architecture, 2 the same instruction set; None: nothing is known from the other."""

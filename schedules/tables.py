@@ -60,18 +60,9 @@ def key_of(data: object) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fingerprint_data(f: Fingerprint) -> dict[str, Any]:
-    return {"arch": f.arch, "core": f.core, "isa": list(f.isa), "lanes": f.lanes, "caches": list(f.caches), "os": f.os}
-
-
-def fingerprint_of(data: Mapping[str, Any]) -> Fingerprint:
-    first, second, third = data["caches"]
-    return Fingerprint(data["arch"], data["core"], tuple(data["isa"]), data["lanes"], (first, second, third), data["os"])
-
-
 def parents(record: TuningRecord) -> dict[Table, dict[str, str]]:
     """The rows that the record's trial refers to."""
-    task, device, tools = record.task, fingerprint_data(record.fingerprint), dict(record.tools)
+    task, device, tools = record.task, record.fingerprint.data, dict(record.tools)
     return {tasks: {"key": task.key, "family": task.family, "data": json.dumps(task.data)},
             devices: {"key": key_of(device), "data": json.dumps(device)},
             toolchains: {"key": key_of(tools), "data": json.dumps(tools)}}
@@ -79,7 +70,7 @@ def parents(record: TuningRecord) -> dict[Table, dict[str, str]]:
 
 def keys(record: TuningRecord) -> dict[str, str]:
     """The primary key of the record's trial."""
-    return {"task": record.task.key, "device": key_of(fingerprint_data(record.fingerprint)), "tools": key_of(dict(record.tools)),
+    return {"task": record.task.key, "device": key_of(record.fingerprint.data), "tools": key_of(dict(record.tools)),
             "choice": key_of(record.candidate.data)}
 
 
