@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,31 +150,33 @@ def _other_refusals(model: ir.Model) -> Sequence[Refusal]:
     return found
 
 
-def decide(tasks: Sequence[Task], device: Device, name: str, picks: Mapping[str, Pick]) -> dict[str, Choice]:
-    """Template, knobs and symbol of every different task, by key. A task without a pick gets its default."""
+def decide(tasks: Iterable[Task], device: Device, name: str, picks: Mapping[str, Pick]) -> dict[str, Choice]:
+    """Template, knobs and symbol by key, of every different task, then of those that prepare their constants when the model is
+    loaded. A task without a pick gets its default."""
     choices: dict[str, Choice] = {}
-    for task in tasks:
+    waiting = deque(tasks)
+    while waiting:
+        task = waiting.popleft()
         if task.key in choices:
             continue
-        untuned = default(task, device)
-        if untuned is None:
-            raise BuildError(f"no template makes this task:\n{task}")
-        picked = picks.get(task.key, Pick(untuned, "default"))
+        picked = picks.get(task.key) or untuned(task, device)
         symbol = f"{name[:PREFIX]}_{len(choices)}_{task.family}"
-        choices[task.key] = Choice(symbol, picked.candidate.maker, picked.candidate.knobs, picked.origin)
+        choice = choices[task.key] = Choice(symbol, task, picked.candidate.maker, picked.candidate.knobs, picked.origin)
+        waiting += choice.template.prepare(task, choice.knobs, device).values()
     return choices
 
 
-def preparing(choices: Mapping[str, Choice], tasks: Mapping[str, Task], device: Device) -> dict[str, Task]:
-    """The tasks that prepare constants when the model is loaded, by key."""
-    made = (t for key, c in choices.items() for t in c.template.prepare(tasks[key], c.knobs, device).values())
-    return {t.key: t for t in made}
+def untuned(task: Task, device: Device) -> Pick:
+    """Raises BuildError."""
+    made = default(task, device)
+    if made is None:
+        raise BuildError(f"no template makes this task:\n{task}")
+    return Pick(made, "default")
 
 
-def build(choices: Mapping[str, Choice], tasks: Mapping[str, Task], device: Device, workers: int,
-          progress: Progress = silent) -> list[KernelCode]:
+def build(choices: Mapping[str, Choice], device: Device, workers: int, progress: Progress = silent) -> list[KernelCode]:
     """Object code of every kernel, made in worker processes; raises BuildError with every kernel that failed."""
-    jobs = [Job(c.symbol, c.template.name, tasks[key], c.knobs, device) for key, c in choices.items()]
+    jobs = [Job(c.symbol, c.template.name, c.task, c.knobs, device) for c in choices.values()]
     done: list[Built] = []
 
     def one(built: Built) -> None:
@@ -204,11 +207,9 @@ def build_model(lowered: Lowered, devices: Sequence[Device], name: str, progress
     """From tasks to kernels for each of the devices, and one plan for all, which is the first's; raises BuildError. picks: what
     tasks are made with, by key, where not with their default."""
     device = devices[0]
-    tasks = {low.task.key: low.task for low in lowered.groups}
-    tasks |= preparing(decide(list(tasks.values()), device, name, picks or {}), tasks, device)
-    choices = decide(list(tasks.values()), device, name, picks or {})
+    choices = decide((low.task for low in lowered.groups), device, name, picks or {})
     workers = workers or len(os.sched_getaffinity(0))
-    builds = tuple(tuple(build(choices, tasks, d, workers, progress)) for d in devices)
+    builds = tuple(tuple(build(choices, d, workers, progress)) for d in devices)
     plan, weights = make_plan(name, lowered.model, lowered.groups, choices, device)
     return Compiled(lowered.model, lowered.passes, lowered.groups, plan, builds, weights, tuple(devices))
 

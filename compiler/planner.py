@@ -25,6 +25,7 @@ class Choice:
     """How a task is made; origin: who chose it, in words."""
 
     symbol: str
+    task: Task
     template: Template
     knobs: Knobs
     origin: str = ""

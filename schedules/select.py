@@ -29,25 +29,23 @@ class Pick:
 def pick(task: Task, device: Device, known: Sequence[tuple[int, TuningRecord]], ranker: CostModel | None,
          exact: bool) -> Pick | None:
     """None where no template makes the task. known: this task's records, nearest first."""
-    untuned = default(task, device)
-    if untuned is None:
+    allowed = makers(task, device, exact)
+    if not allowed:
         return None
     for distance in range(len(ORIGINS)):
-        usable = [r for d, r in known if d == distance and r.status == "ok" and usable_here(r.candidate, task, device, exact)]
+        # records come from anywhere: is the candidate in the space of this device?
+        usable = [r for d, r in known if d == distance and r.status == "ok" and why_not(r.candidate, task, device) is None
+                  and r.candidate.maker in allowed]
         if usable:
             best = fastest(usable, device)
             return Pick(best.candidate, ORIGINS[distance], best)
-    if ranker is None:
-        return Pick(untuned, "default")
-    choices = options(task, device, exact)
-    if len(choices) < 2:
-        return Pick(untuned, "only choice")
-    return Pick(choices[int(np.argmax(ranker.scores(task, choices, device)))], "cost model")
-
-
-def usable_here(candidate: Candidate, task: Task, device: Device, exact: bool) -> bool:
-    """Is it in the space of this device? Records come from anywhere."""
-    return why_not(candidate, task, device) is None and candidate.maker in makers(task, device, exact)
+    if ranker is not None:
+        choices = options(task, device, exact)
+        if len(choices) > 1:
+            return Pick(choices[int(np.argmax(ranker.scores(task, choices, device)))], "cost model")
+    untuned = default(task, device)
+    assert untuned is not None      # as there is a template
+    return Pick(untuned, "default" if ranker is None else "only choice")
 
 
 def fastest(records: Sequence[TuningRecord], device: Device) -> TuningRecord:

@@ -84,11 +84,10 @@ def compiled_outputs(case: Case, inputs: list[Any], expected: list[Any]) -> list
         device = profile.find("native")
         graph, _ = driver.prepare(graph)
         _, lowered = driver.lower(graph)
-        tasks = {low.task.key: low.task for low in lowered}
         choices = driver.decide([low.task for low in lowered], device, "case", {})
         kernels = []
         for key, choice in choices.items():
-            job = Job(choice.symbol, choice.template.name, tasks[key], choice.knobs, device)
+            job = Job(choice.symbol, choice.template.name, choice.task, choice.knobs, device)
             built = worker.build(job)
             if built.error:
                 raise RuntimeError(f"{built.symbol}: {built.error}")

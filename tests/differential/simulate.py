@@ -38,7 +38,7 @@ class AsIs(Template):
 
 def run_plan(lowered: Lowered, device: Device, given: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
     """The model's outputs. Memory that nothing has written holds 0xff: NaN, -1, true."""
-    choices = {low.task.key: Choice("kernel", AsIs(), Knobs(())) for low in lowered.groups}
+    choices = {low.task.key: Choice("kernel", low.task, AsIs(), Knobs(())) for low in lowered.groups}
     made, weights = plan("simulated", lowered.model, lowered.groups, choices, device)
     arena = np.full(made.arena, 0xff, np.uint8)
     outputs = [np.full(s.nbytes, 0xff, np.uint8) for s in made.outputs]
