@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/zoo.installed
 	$(BIN)/python -m burnish.tools.demo
 
-test: .venv/dev.installed .venv/qemu.installed .venv/postgres.installed
+test: .venv/dev.installed .venv/qemu.installed .venv/postgres.installed .venv/chromium.installed
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -28,6 +28,11 @@ bench: .venv/bench.installed
 .venv/postgres.installed: .venv/dev.installed
 	command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
 	  || (apt-get update -qq && apt-get install -y -qq postgresql) || echo "no postgresql"
+	touch $@
+
+# The browser that runs web packages and pages; likewise.
+.venv/chromium.installed: .venv/dev.installed
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium) || echo "no chromium"
 	touch $@
 
 .venv/%.installed: pyproject.toml
