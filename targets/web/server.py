@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 # What lets a page share memory between threads, and gives it a clock of 5 us instead of 100.
 ISOLATED: Mapping[str, str] = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp",
@@ -71,10 +72,10 @@ def files(folder: Path, headers: Mapping[str, str] = ISOLATED) -> web.Applicatio
     return app
 
 
-def with_headers(headers: Mapping[str, str]) -> web.Middleware:
+def with_headers(headers: Mapping[str, str]) -> Middleware:
     """A middleware that sends these with every answer, errors included."""
     @web.middleware
-    async def add(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+    async def add(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             response = await handler(request)
         except web.HTTPException as e:
