@@ -15,6 +15,7 @@ from contextlib import suppress
 from io import FileIO
 from typing import IO
 
+from ..runner import Broken, Part
 from .errors import RunnerError
 
 GREETING = b"burnish runner 1"
@@ -24,24 +25,14 @@ LARGEST = 65 << 20              # bytes of a command
 GRACE = 5.0                     # seconds that a runner has to end itself (SIGALRM) before it is killed
 NICE = -5                       # asked for, not insisted on
 
-Part = bytes | memoryview
-
-
-class Broken(Exception):
-    """The process died, hung or answered nonsense, and is gone now; the message says which."""
-
-    def __init__(self, reason: str, hung: bool = False) -> None:
-        super().__init__(reason)
-        self.hung = hung
-
 
 class Nonsense(Exception):
     """What came is no answer to what was asked."""
 
 
 class Process:
-    """words: what starts it; cpu: the one that it and all it starts are kept on, None for any; limit: seconds for the start.
-    Raises RunnerError where no runner answers."""
+    """A Channel. words: what starts it; cpu: the one that it and all it starts are kept on, None for any; limit: seconds for the
+    start. Raises RunnerError where no runner answers."""
 
     def __init__(self, words: Sequence[str], cpu: int | None, limit: float) -> None:
         self._errors = tempfile.TemporaryFile()     # noqa: SIM115 - closed by `end`
@@ -73,8 +64,7 @@ class Process:
             os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
 
     def ask(self, what: int, parts: Sequence[Part], limit: float, most: int = 0) -> bytearray:
-        """The answer, of at most `most` bytes, to one command within `limit` seconds. Raises Broken; RunnerError where the runner
-        refuses the command."""
+        """As Channel says."""
         size = sum(map(len, parts))
         if size > LARGEST:
             raise RunnerError(f"a command of {size} bytes; the most is {LARGEST}")

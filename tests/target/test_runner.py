@@ -19,6 +19,7 @@ from burnish.schedules.jobs import Job
 from burnish.schedules.measure import Call, Runner, RunnerDied
 from burnish.schedules.templates.gemm import Gemm
 from burnish.schedules.worker import build
+from burnish.targets import runner as framed
 from burnish.targets.cpu import profile, runner, runner_process, toolchain
 from burnish.targets.cpu.errors import RunnerError, ToolchainError
 from burnish.targets.cpu.fingerprint import fingerprint
@@ -108,7 +109,7 @@ def test_what_is_written_is_read(local: LocalRunner, data: np.ndarray) -> None:
 
 
 def test_arrays_larger_than_a_frame(local: LocalRunner) -> None:
-    data = np.random.default_rng(0).integers(0, 255, runner.PIECE * 2 + 77, np.uint8)
+    data = np.random.default_rng(0).integers(0, 255, framed.PIECE * 2 + 77, np.uint8)
     local.allocate(data.nbytes + 3)
     local.write(3, data)
     np.testing.assert_array_equal(local.read(3, data.shape, "uint8"), data)
@@ -259,7 +260,7 @@ def test_it_works_again_after_a_kernel_has_killed_it(local: LocalRunner, kernels
 
 def test_closing_leaves_no_process(device: Device) -> None:
     r = LocalRunner(device)
-    pid = r._process._process.pid
+    pid = r._channel._process.pid
     r.close()
     r.close()
     with pytest.raises(ProcessLookupError):
@@ -336,7 +337,7 @@ def test_a_device_that_falls_silent(device: Device, monkeypatch: pytest.MonkeyPa
 def test_no_frame_crashes_the_program(device: Device) -> None:
     """Random commands that are cut, lengthened and changed. (Not `allocate`, which takes what it is told to, nor `load`.)"""
     rng = random.Random(3)
-    call = runner.packed(Call("unknown", (0, 8), 4))
+    call = framed.packed(Call("unknown", (0, 8), 4))
     valid = {3: struct.pack("<Q", 0), 4: struct.pack("<QQ", 0, 0), 5: struct.pack("<I", 2) + 2 * call,
              6: struct.pack("<IIdd", 1, 2, 0.1, 0.0) + struct.pack("<I", 2) + 2 * call}
     commands = []
