@@ -1,4 +1,4 @@
-"""The sample model and its artifact, made once for each module."""
+"""The sample model and its artifact, made once for each module; models for the web, made once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from burnish.targets.cpu import artifact
 from native_model import Sample, sample
+from web_model import dtypes, lenet, lenet_folder
+
+__all__ = ["dtypes", "lenet", "lenet_folder"]
 
 
 @pytest.fixture(scope="module")
