@@ -16,9 +16,9 @@ import typer
 
 from ..schedules.cost_model import ModelFileError
 from ..schedules.records import RecordsError
-from ..targets.cpu import loader, manifest, profile
+from ..targets.cpu import loader, profile
 from ..targets.cpu.errors import TargetError, ToolchainError
-from . import api, cli_records, cli_worker, importer, ui, ui_tune
+from . import api, cli_inspect, cli_records, cli_worker, importer, ui, ui_tune
 from .arrays import read_input, save_outputs, top
 from .cli_tune import seconds
 from .cli_tune import tune as tune_command
@@ -74,7 +74,8 @@ def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: T
                             f"equals onnxruntime's to {done.error:.1e} of its scale"))
     if done.note:
         ui.say(f"  made     {done.note}")
-    following = {"native": f"burnish measure {output}, burnish run {output} INPUT, or ", "wasm": f"npm install ./{output}, or "}
+    following = {"native": f"burnish measure {output}, burnish run {output} INPUT, or ",
+                 "wasm": f"npm install {os.path.join('.', output)}, or "}
     ui.say(f"Next: {following.get(target, '')}read {output / 'README.md'}")
 
 
@@ -182,30 +183,7 @@ def compare(model: ModelFile, shape: Shapes = None, seed: Seed = 0, every: Every
     sys.exit(int(bad))
 
 
-@app.command(epilog="Example: `burnish inspect out`")
-def inspect(artifact: ArtifactDir, json: Json = False) -> None:
-    """Show what is in an artifact: inputs, outputs, kernels by size, and whether every file is what the compiler wrote."""
-    record = manifest.read(artifact.resolve())
-    manifest.verify(artifact.resolve(), record)
-    if json:
-        ui.print_json(record.model_dump())
-        return
-    ui.say(f"{record.name} for {record.device.name} ({record.device.arch})", "bold")
-    for kind, tensors in (("input", record.inputs), ("output", record.outputs)):
-        for t in tensors:
-            ui.say(f"  {kind:8s} {t}")
-    ui.say(f"  arena    {ui.size(record.arena)}")
-    ui.say(f"  weights  {ui.size(record.weights)}")
-    ui.say(f"  made by  {', '.join(f'{k} {v}' for k, v in record.tools.items())}")
-    uses = Counter(x.kernel for x in (*record.setup, *record.launches))
-    table = ui.table("code", "launches", "kernel", "made by", "chosen by", numbers=2)
-    for k in sorted(record.kernels, key=lambda k: -k.code_bytes):
-        ui.row(table, ui.size(k.code_bytes), str(uses[k.symbol]), k.symbol,
-               " ".join([k.template, *(f"{n}={v}" for n, v in k.knobs.items())]), k.origin)
-    ui.out.print(table)
-    ui.say(f"all {len(record.files)} files are as the compiler wrote them (SHA-256)")
-
-
+app.command(epilog="Example: `burnish inspect out`")(cli_inspect.inspect)
 app.add_typer(cli_records.app)
 app.command(epilog="Example: `burnish worker tcp://192.168.0.7:8786`")(cli_worker.worker)
 

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..plan import Signature
 from .errors import ArtifactError
@@ -14,7 +14,7 @@ from .errors import ArtifactError
 FILE = "manifest.json"
 MAX_BYTES = 64 << 20    # of a manifest: more is no manifest of ours
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M")
 
 
 class Record(BaseModel):
@@ -70,6 +70,14 @@ class Machine(Record):
     vector_registers: int
 
 
+class Code(Record):
+    """The code for one device. file: where it lies; kernels: what is in it."""
+
+    file: str
+    device: Machine
+    kernels: tuple[Kernel, ...]
+
+
 class Made(Record):
     """What the manifests of all targets say. name: the model's; identifier: what its C symbols and files start with. arena,
     scratch (for each thread), weights and prepared: bytes. setup: launches that run once, when the model is created. passes:
@@ -100,20 +108,29 @@ class Manifest(Made):
     device: Machine
     kernels: tuple[Kernel, ...]
 
+    @property
+    def codes(self) -> dict[str, Code]:
+        return {self.device.name: Code(file=f"lib{self.identifier}.so", device=self.device, kernels=self.kernels)}
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a model of one thread holds, weights included."""
+        return self.weights + self.prepared + self.arena + self.scratch
+
 
 def read(folder: Path) -> Manifest:
     """Raises ArtifactError as `parse` does."""
-    return parse(folder, Manifest)
+    return parse(folder, TypeAdapter(Manifest))
 
 
-def parse(folder: Path, kind: type[M]) -> M:
+def parse(folder: Path, kind: TypeAdapter[M]) -> M:
     """The folder's manifest, of a target's kind. Raises ArtifactError where the folder has none, or one that is not ours or not
     whole."""
     path = folder / FILE
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ArtifactError(f"{path} is too large to be a manifest")
-        return kind.model_validate_json(path.read_bytes())
+        return kind.validate_json(path.read_bytes())
     except OSError as e:
         raise ArtifactError(f"{folder} is not an artifact: {FILE}: {e.strerror}") from e
     except ValidationError as e:
@@ -122,7 +139,7 @@ def parse(folder: Path, kind: type[M]) -> M:
         raise ArtifactError(f"{path} is not a manifest of this version: {where or 'content'}: {first['msg']}") from e
 
 
-def verify(folder: Path, manifest: Manifest) -> None:
+def verify(folder: Path, manifest: Made) -> None:
     """Every file that the manifest names is there with the content that it names; raises ArtifactError. 1 s for about 1.5 GB."""
     for name, expected in manifest.files.items():
         path = folder / name

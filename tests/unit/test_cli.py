@@ -86,6 +86,16 @@ def test_compile_for_the_web(model: Path, tmp_path: Path, say: Say) -> None:
     assert code == 0, "a package may be replaced"
     code, _, err = say("compile", model, "-o", tmp_path / "out", "--records", "none")
     assert code == 2 and "holds other files" in err, "a package is no library"
+    code, out, err = say("inspect", tmp_path / "out")
+    assert code == 0 and err == "" and "tiny for relaxed-simd" in out and "x: float32[1, 3, 16, 16]" in out and "SHA-256" in out
+    found = json.loads(say("inspect", tmp_path / "out", "--json")[1])
+    for made in found["code"].values():
+        assert made["bytes"] == (tmp_path / "out" / made["file"]).stat().st_size > made["gzip"] > 0
+    assert found["memory"] % (64 << 10) == 0 and found["memory"] >= found["weights"] + found["arena"]
+    (weights,) = (tmp_path / "out").glob("*.weights")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    code, _, err = say("inspect", tmp_path / "out")
+    assert code == 2 and err.count("\n") == 1 and weights.name in err
 
 
 def test_compile_overwrites_nothing_but_artifacts(model: Path, tmp_path: Path, say: Say) -> None:
