@@ -13,7 +13,7 @@ from .builder import Builder
 from .candidate import Candidate, default
 from .device import Device
 from .jobs import Built, Job
-from .measure import Call, Runner, RunnerDied, RunnerRefused
+from .measure import Call, Runner, RunnerDied, RunnerLost, RunnerRefused
 from .numerics import relative_error, typical
 from .records import Status
 from .task import Buffer, Task
@@ -223,6 +223,8 @@ class _Bench:
     def _look(self, c: Candidate, failed: dict[Candidate, Trial], errors: dict[Candidate, float]) -> None:
         try:
             got = self._survived(c)
+        except RunnerLost:
+            raise
         except RunnerDied as e:
             failed[c] = Trial(c, fate(e), message=str(e))
             self._recover()
@@ -243,7 +245,7 @@ class _Bench:
         try:
             return self._run(c)
         except RunnerDied as e:
-            if e.hung or self._names(e, c):
+            if isinstance(e, RunnerLost) or e.hung or self._names(e, c):
                 raise
         self._recover()
         return self._run(c)
@@ -285,7 +287,7 @@ class _Bench:
         try:
             return self._together(left, seconds)
         except RunnerDied as e:
-            if self._names(e, self.reference):
+            if isinstance(e, RunnerLost) or self._names(e, self.reference):
                 raise
             guilty = [c for c in left if self._names(e, c)]
             for c in guilty:
@@ -299,7 +301,7 @@ class _Bench:
             try:
                 found |= self._together([c], seconds / len(left))
             except RunnerDied as e:
-                if self._names(e, self.reference) or c == self.reference:
+                if isinstance(e, RunnerLost) or self._names(e, self.reference) or c == self.reference:
                     raise
                 failed[c] = Trial(c, fate(e), message=str(e))
                 self._recover()

@@ -18,6 +18,14 @@ class RunnerDied(Exception):
         self.hung = hung
 
 
+class RunnerLost(RunnerDied):
+    """It went, and came back empty, by no fault of what it ran: its page was reloaded. What it was doing is to be done again."""
+
+
+class RunnerGone(Exception):
+    """The device has left for good: nothing more can be measured."""
+
+
 class RunnerRefused(Exception):
     """The runner, or the linker that works for it, does not take what it was given. It lives on as it was."""
 

@@ -21,7 +21,7 @@ from .candidate import Candidate, default, imbalance, options
 from .cost_model import CostModel, Group
 from .device import Device
 from .evaluate import Batch, Trial, fate
-from .measure import RunnerDied, RunnerRefused
+from .measure import RunnerDied, RunnerGone, RunnerRefused
 from .numerics import typical
 from .records import Fingerprint, RecordsError, TuningRecord
 from .scene import Scene, Situ
@@ -151,16 +151,17 @@ class Settings:
 
 
 class Tuner:
-    """known: what is already recorded of this device and toolchain; keep: stores records, at once; watch: is shown each State."""
+    """known: what is already recorded of this device and toolchain; keep: stores records, at once; watch: is shown each State;
+    clock: by whose seconds the budget goes; one that is the device's may stand still while the device is away."""
 
     def __init__(self, scene: Scene, measurer: Measurer, ranker: CostModel, device: Device, fingerprint: Fingerprint,
                  tools: Mapping[str, str], settings: Settings, known: Iterable[TuningRecord] = (),
                  keep: Callable[[Sequence[TuningRecord]], object] = lambda records: None,
-                 watch: Callable[[State], None] = lambda state: None) -> None:
+                 watch: Callable[[State], None] = lambda state: None, clock: Callable[[], float] = time.monotonic) -> None:
         self.scene, self.measurer, self.ranker, self.device = scene, measurer, ranker, device
         self.fingerprint, self.tools, self.settings = fingerprint, tools, settings
-        self._keep, self.watch = keep, watch
-        self.start = time.monotonic()
+        self._keep, self.watch, self._clock = keep, watch, clock
+        self.start = clock()
         self.rng = np.random.default_rng(settings.seed)
         self.notes: list[str] = []
         self._unkept: list[TuningRecord] = []
@@ -180,12 +181,12 @@ class Tuner:
 
     @property
     def elapsed(self) -> float:
-        return time.monotonic() - self.start
+        return self._clock() - self.start
 
     # ---- the run
 
     def run(self) -> Result:
-        """Raises RunnerDied or Unbuildable only where not even the untuned model can be run."""
+        """Raises RunnerDied, RunnerGone or Unbuildable only where not even the untuned model can be run."""
         self._show("start")
         untuned = self._timed(lambda: {k: [g.untuned] for k, g in self.goals.items()}, FINAL_SAMPLES, self._share(0.1))
         for key, goal in self.goals.items():
@@ -197,7 +198,7 @@ class Tuner:
             while self.elapsed < self.settings.budget - finals and (batches := self._round()):
                 self._show("trials")
                 self._try(batches, self.settings.budget - finals)
-        except (RunnerDied, RunnerRefused) as e:     # not of a candidate: a farm has nobody left
+        except (RunnerDied, RunnerGone, RunnerRefused) as e:     # not of a candidate: a farm has nobody left
             self.notes.append(f"the trials were given up: {e}")
         return self._finals()
 
@@ -298,7 +299,7 @@ class Tuner:
         left = max(self.settings.budget - self.elapsed, self._share(0.05))
         try:
             return self._timed(finalists, samples, left / 2)
-        except (RunnerDied, RunnerRefused) as e:
+        except (RunnerDied, RunnerGone, RunnerRefused) as e:
             self.notes.append(f"the finals inside the model were given up: {e}")
             return before or {key: {} for key in self.goals}
 
