@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +150,8 @@ def _other_refusals(model: ir.Model) -> Sequence[Refusal]:
     return found
 
 
-def decide(tasks: Iterable[Task], device: Device, name: str, picks: Mapping[str, Pick]) -> dict[str, Choice]:
+def decide(tasks: Iterable[Task], device: Device, name: str, picks: Mapping[str, Pick],
+           variants: Mapping[str, Sequence[Pick]] | None = None) -> dict[str, Choice]:
     """Template, knobs and symbol by key, of every different task, then of those that prepare their constants when the model is
     loaded. A task without a pick gets its default."""
     choices: dict[str, Choice] = {}
@@ -161,9 +162,14 @@ def decide(tasks: Iterable[Task], device: Device, name: str, picks: Mapping[str,
             continue
         picked = picks.get(task.key) or untuned(task, device)
         symbol = f"{name[:PREFIX]}_{len(choices)}_{task.family}"
-        choice = choices[task.key] = Choice(symbol, task, picked.candidate.maker, picked.candidate.knobs, picked.origin)
+        others = tuple(choice_of(f"{symbol}_{n}", task, p) for n, p in enumerate((variants or {}).get(task.key, ()), 1))
+        choice = choices[task.key] = replace(choice_of(symbol, task, picked), variants=others)
         waiting += choice.template.prepare(task, choice.knobs, device).values()
     return choices
+
+
+def choice_of(symbol: str, task: Task, picked: Pick) -> Choice:
+    return Choice(symbol, task, picked.candidate.maker, picked.candidate.knobs, picked.origin)
 
 
 def untuned(task: Task, device: Device) -> Pick:
@@ -176,7 +182,8 @@ def untuned(task: Task, device: Device) -> Pick:
 
 def build(choices: Mapping[str, Choice], device: Device, workers: int, progress: Progress = silent) -> list[KernelCode]:
     """Object code of every kernel, made in worker processes; raises BuildError with every kernel that failed."""
-    jobs = [Job(c.symbol, c.template.name, c.task, c.knobs, device) for c in choices.values()]
+    wanted = [x for c in choices.values() for x in (c, *c.variants)]
+    jobs = [Job(c.symbol, c.template.name, c.task, c.knobs, device) for c in wanted]
     done: list[Built] = []
 
     def one(built: Built) -> None:
@@ -189,8 +196,8 @@ def build(choices: Mapping[str, Choice], device: Device, workers: int, progress:
     failed = [f"{b.symbol} ({j.template}, {j.knobs}): {b.error}" for b, j in zip(results, jobs, strict=True) if b.error]
     if failed:
         raise BuildError("these kernels could not be built (a bug of burnish, not of your model):\n" + "\n".join(failed))
-    return [KernelCode(b.symbol, b.code, j.template, j.knobs.items_, key, choices[key].origin)
-            for b, j, key in zip(results, jobs, choices, strict=True)]
+    return [KernelCode(b.symbol, b.code, j.template, j.knobs.items_, c.task.key, c.origin)
+            for b, j, c in zip(results, jobs, wanted, strict=True)]
 
 
 def lower_model(model: ir.Model, progress: Progress = silent) -> Lowered:
@@ -203,11 +210,12 @@ def lower_model(model: ir.Model, progress: Progress = silent) -> Lowered:
 
 
 def build_model(lowered: Lowered, devices: Sequence[Device], name: str, progress: Progress = silent,
-                workers: int | None = None, picks: Mapping[str, Pick] | None = None) -> Compiled:
+                workers: int | None = None, picks: Mapping[str, Pick] | None = None,
+                variants: Mapping[str, Sequence[Pick]] | None = None) -> Compiled:
     """From tasks to kernels for each of the devices, and one plan for all, which is the first's; raises BuildError. picks: what
-    tasks are made with, by key, where not with their default."""
+    tasks are made with, by key, where not with their default; variants: what else they are made with, for the same constants."""
     device = devices[0]
-    choices = decide((low.task for low in lowered.groups), device, name, picks or {})
+    choices = decide((low.task for low in lowered.groups), device, name, picks or {}, variants)
     workers = workers or len(os.sched_getaffinity(0))
     builds = tuple(tuple(build(choices, d, workers, progress)) for d in devices)
     plan, weights = make_plan(name, lowered.model, lowered.groups, choices, device)

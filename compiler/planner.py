@@ -14,7 +14,7 @@ from ..schedules.device import Device
 from ..schedules.space import Knobs
 from ..schedules.task import ITEMSIZE, Task
 from ..schedules.template import Template
-from ..targets.plan import ALIGNMENT, Launch, Place, Plan, Signature
+from ..targets.plan import ALIGNMENT, Launch, Place, Plan, Signature, Variant
 from .lower.group import LoweredGroup
 from .lower.registry import dtype_of, shape_of
 from .placement import Region
@@ -22,13 +22,15 @@ from .placement import Region
 
 @dataclass(frozen=True)
 class Choice:
-    """How a task is made; origin: who chose it, in words."""
+    """How a task is made; origin: who chose it, in words; variants: other ways, which take its constants as they are packed for
+    this one."""
 
     symbol: str
     task: Task
     template: Template
     knobs: Knobs
     origin: str = ""
+    variants: tuple[Choice, ...] = ()
 
 
 def up(n: int) -> int:
@@ -141,15 +143,23 @@ def plan(name: str, model: ir.Model, lowered: Sequence[LoweredGroup], choices: M
         launches.append(launch(low.task, c, tuple(args), nodes, sum(b.nbytes for b in low.bindings), device))
     result = Plan(
         name=name, inputs=tuple(map(signature, model.graph.inputs)), outputs=tuple(map(signature, model.graph.outputs)),
-        launches=tuple(launches), arena=arena, scratch=max((up(x.scratch) for x in (*prepared.setup, *launches)), default=0),
+        launches=tuple(launches), arena=arena, scratch=scratch([*prepared.setup, *launches]),
         weights=weights.size, setup=tuple(prepared.setup), prepared=prepared.size)
     return result, weights.array()
 
 
 def launch(task: Task, choice: Choice, args: tuple[Place, ...], nodes: tuple[str, ...], nbytes: int, device: Device) -> Launch:
-    template, knobs = choice.template, choice.knobs
-    return Launch(kernel=choice.symbol, args=args, tiles=template.tiles(task, knobs, device),
-                  scratch=template.scratch(task, knobs, device), nodes=nodes, flops=flops(task), bytes=nbytes)
+    def variant(c: Choice) -> Variant:
+        return Variant(c.symbol, c.template.tiles(task, c.knobs, device), c.template.scratch(task, c.knobs, device))
+
+    first = variant(choice)
+    return Launch(kernel=first.kernel, args=args, tiles=first.tiles, scratch=first.scratch, nodes=nodes, flops=flops(task),
+                  bytes=nbytes, variants=tuple(map(variant, choice.variants)))
+
+
+def scratch(launches: Sequence[Launch]) -> int:
+    """Bytes that serve all of them, one after another."""
+    return max((up(n) for x in launches for n in (x.scratch, *(v.scratch for v in x.variants))), default=0)
 
 
 def signature(value: ir.Value) -> Signature:

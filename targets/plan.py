@@ -35,9 +35,19 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """Another kernel for what a launch does, on the same arguments; fields as of Launch."""
+
+    kernel: str
+    tiles: int
+    scratch: int
+
+
+@dataclass(frozen=True)
 class Launch:
     """One kernel call: `kernel` over `tiles` tiles. Scratch: bytes for each thread. flops and bytes (read plus written) count
-    what the operation needs, not what the kernel does; nodes are the source ONNX nodes."""
+    what the operation needs, not what the kernel does; nodes are the source ONNX nodes; variants: what may run instead, where the
+    device that the artifact comes to may choose, the same for all launches of a kernel."""
 
     kernel: str
     args: tuple[Place, ...]
@@ -46,6 +56,7 @@ class Launch:
     nodes: tuple[str, ...]
     flops: int
     bytes: int
+    variants: tuple[Variant, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,3 +88,17 @@ class Plan:
     info: tuple[tuple[str, Any], ...] = ()
     setup: tuple[Launch, ...] = ()
     prepared: int = 0
+
+    @property
+    def ways(self) -> int:
+        """How many ways the kernel with the most variants can be made: 1 where nothing is left to choose."""
+        return max((1 + len(x.variants) for x in self.launches), default=1)
+
+    @property
+    def tunable(self) -> dict[str, tuple[int, ...]]:
+        """The numbers of the launches of each kernel that has variants."""
+        found: dict[str, tuple[int, ...]] = {}
+        for n, x in enumerate(self.launches):
+            if x.variants:
+                found[x.kernel] = (*found.get(x.kernel, ()), n)
+        return found
