@@ -114,6 +114,7 @@ def index_js(plan: Plan, linked: Mapping[str, Code], weights_file: str, weights:
     model = {
         "inputs": described(plan.inputs, at.inputs), "outputs": described(plan.outputs, at.outputs),
         "weights": {"file": weights_file, "at": at.weights, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
+        "launches": len(plan.launches),
         "builds": {b: {"file": x.file, "bytes": len(x.content), "sha256": hashlib.sha256(x.content).hexdigest(),
                        "heap": x.heap_base, "pages": x.pages} for b, x in linked.items()},
     }

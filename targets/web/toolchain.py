@@ -22,11 +22,11 @@ def link(driver: str, objects: Mapping[str, bytes], exports: Sequence[str]) -> b
     ToolchainError, also for a kernel that calls what is not there."""
     with tempfile.TemporaryDirectory(prefix="burnish-wasm-") as name:
         folder = Path(name)
-        sources = {"driver.c": driver.encode(), **{p.name: p.read_bytes() for p in sorted(RUNTIME.glob("*.c"))}}
-        for file, content in (sources | dict(objects)).items():
+        files = {"driver.c": driver.encode(), **{p.name: p.read_bytes() for p in sorted(RUNTIME.iterdir())}}
+        for file, content in (files | dict(objects)).items():
             (folder / file).write_bytes(content)
         compiled = []
-        for source in sources:
+        for source in (x for x in files if x.endswith(".c")):
             compiled.append(f"{source}.o")
             toolchain.cc(*_COMPILE, "-o", compiled[-1], source, folder=folder)
         shown = [f"--export={e}" for e in exports]

@@ -200,7 +200,7 @@ export async function load({ base, build: wanted, onProgress, signal } = {}) {
     ]);
     const instance = await WebAssembly.instantiate(module, { env: { memory } });
     stop.signal.throwIfAborted();
-    const { setup, run } = /** @type {Record<string, () => void>} */ (instance.exports);
+    const { setup, run } = /** @type {Record<string, (...launches: number[]) => void>} */ (instance.exports);
     setup();
     return new Model(build, code.heap, memory, run);
   } catch (error) {
@@ -213,7 +213,7 @@ export async function load({ base, build: wanted, onProgress, signal } = {}) {
 
 /** A loaded model. `load` makes it. */
 class Model {
-  /** @type {(() => void) | null} */ #run;
+  /** @type {((first: number, last: number) => void) | null} */ #run;
   /** @type {WebAssembly.Memory | null} */ #memory;
   /** @type {any[]} */ #given;
   /** @type {any[]} */ #made;
@@ -222,7 +222,7 @@ class Model {
    * @param {Build} build
    * @param {number} heap
    * @param {WebAssembly.Memory} memory
-   * @param {() => void} run
+   * @param {(first: number, last: number) => void} run
    */
   constructor(build, heap, memory, run) {
     const view = (/** @type {any} */ t) => new ARRAYS[t.dtype](memory.buffer, heap + t.at, t.length);
@@ -253,7 +253,7 @@ class Model {
     if (!this.#run) throw new BurnishError("DISPOSED", "the model was disposed of: load it again");
     check(given);
     MODEL.inputs.forEach((t, n) => this.#given[n].set(given[t.name]));
-    this.#run();
+    this.#run(0, MODEL.launches);
     return Object.fromEntries(MODEL.outputs.map((t, n) => [t.name, this.#made[n].slice()]));
   }
 
