@@ -1,10 +1,14 @@
-"""Starts this machine's Chromium without a window, driven by playwright: to tune in it, to measure in it, to test in it."""
+"""Starts this machine's Chromium without a window: alone, to tune in it; driven by playwright, to measure and to test in it."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ..cpu.errors import DeviceError
@@ -32,12 +36,36 @@ def launched(flags: Sequence[str] = ()) -> Iterator[Browser]:
         from playwright.sync_api import sync_playwright
     except ImportError:
         raise DeviceError("driving a browser takes playwright: pip install 'burnish[browser]'") from None
-    path = program()
-    if path is None:
-        raise DeviceError(f"there is no browser on the PATH ({', '.join(NAMES)}): install one, or open the page in your own")
+    path = _found()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
         try:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def opened(url: str, cpu: int | None = None) -> Iterator[None]:
+    """The page in a fresh headless browser that nobody drives (a driver is told of every byte that a page receives), gone when
+    the `with` ends. cpu: the one that it is kept on, None for any. Raises DeviceError where there is no Chromium."""
+    path = _found()
+    with tempfile.TemporaryDirectory(prefix="burnish-browser-", ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen([path, "--headless", *FLAGS, f"--user-data-dir={folder}", url], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            if cpu is not None:
+                with suppress(ProcessLookupError):      # ended already: its page does not come, which is told of
+                    os.sched_setaffinity(process.pid, {cpu})
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _found() -> str:
+    path = program()
+    if path is None:
+        raise DeviceError(f"there is no browser on the PATH ({', '.join(NAMES)}): install one, or open the page in your own")
+    return path
