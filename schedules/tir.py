@@ -18,6 +18,7 @@ from tvm.ir import Call, PointerType, PrimType
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from . import clang
 from .device import Device
 from .expr import Expr, post_order
 from .mathlib import MATH, dtype_of, hold, like, wide
@@ -298,5 +299,8 @@ def build(funcs: Mapping[str, Any], device: Device, path: Path) -> Any:
     mod = tirx.transform.LowerIntrin()(_bare_pointers(_zeros(_lower(mod, target))))
     mod = tvm.IRModule({gv: _floats_in_arrays(f) for gv, f in mod.functions.items()})
     lib = tvm.get_global_func("target.build.llvm")(mod, target)
-    lib.write_to_file(str(path), "obj")
+    if device.arch == "wasm32":
+        clang.wasm_object(lib.inspect_source("ll"), path)
+    else:
+        lib.write_to_file(str(path), "obj")
     return lib

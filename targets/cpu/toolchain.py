@@ -11,10 +11,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from importlib.metadata import distribution, version
+from importlib.metadata import version
 from pathlib import Path
 
+from ...schedules.clang import zig
 from ...schedules.device import Device
 from .errors import ToolchainError
 
@@ -70,12 +70,6 @@ def kernel_library(objects: Sequence[bytes]) -> bytes:
             (folder / file).write_bytes(content)
         ld("ld.lld", "-shared", "-Bsymbolic", "-z", "noexecstack", "-o", "result", *names, folder=folder)
         return (folder / "result").read_bytes()
-
-
-@cache
-def zig() -> Path:
-    """zig's program. `python -m ziglang` would start Python first."""
-    return Path(str(distribution("ziglang").locate_file("ziglang/zig")))
 
 
 def build(target: str, flags: Sequence[str], sources: Mapping[str, str], objects: Mapping[str, bytes],
