@@ -159,7 +159,7 @@ def launch(task: Task, choice: Choice, args: tuple[Place, ...], nodes: tuple[str
 
 def scratch(launches: Sequence[Launch]) -> int:
     """Bytes that serve all of them, one after another."""
-    return max((up(n) for x in launches for n in (x.scratch, *(v.scratch for v in x.variants))), default=0)
+    return max((up(way.scratch) for x in launches for way in x.ways), default=0)
 
 
 def signature(value: ir.Value) -> Signature:

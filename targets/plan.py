@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..schedules.task import ITEMSIZE
@@ -58,6 +58,11 @@ class Launch:
     bytes: int
     variants: tuple[Variant, ...] = ()
 
+    @property
+    def ways(self) -> tuple[Launch, ...]:
+        """With its own kernel, and with each of the variants in place of it."""
+        return self, *(replace(self, kernel=v.kernel, tiles=v.tiles, scratch=v.scratch) for v in self.variants)
+
 
 @dataclass(frozen=True)
 class KernelCode:
@@ -91,8 +96,8 @@ class Plan:
 
     @property
     def ways(self) -> int:
-        """How many ways the kernel with the most variants can be made: 1 where nothing is left to choose."""
-        return max((1 + len(x.variants) for x in self.launches), default=1)
+        """Of the launch that has the most: 1 where nothing is left to choose."""
+        return max((len(x.ways) for x in self.launches), default=1)
 
     @property
     def tunable(self) -> dict[str, tuple[int, ...]]:

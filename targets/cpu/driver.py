@@ -227,7 +227,8 @@ def check(plan: Plan) -> None:
     # One past the end of the arena and of the weights is where an empty buffer may lie.
     constants = {"weights": plan.weights + 1, "prepared": plan.prepared + 1}
     values = {"input": len(plan.inputs), "output": len(plan.outputs), "arena": plan.arena + 1}
-    for launch, limits in (*((x, constants) for x in plan.setup), *((x, values | constants) for x in plan.launches)):
+    everywhere = values | constants
+    for launch, limits in (*((x, constants) for x in plan.setup), *((way, everywhere) for x in plan.launches for way in x.ways)):
         if identifier(launch.kernel) != launch.kernel:
             raise ToolchainError(f"{launch.kernel!r} is not a C identifier")
         if not 0 <= launch.tiles <= MAX_TILES:
@@ -256,7 +257,7 @@ def room(plan: Plan, place: Place) -> int:
 def kernels(plan: Plan) -> dict[str, tuple[int, bool]]:
     """Symbol -> (buffers that it takes, does it take scratch), in order of first use."""
     found: dict[str, tuple[int, bool]] = {}
-    for launch in (*plan.setup, *plan.launches):
+    for launch in (way for x in (*plan.setup, *plan.launches) for way in x.ways):
         form = len(launch.args), launch.scratch > 0
         if found.setdefault(launch.kernel, form) != form:
             raise ToolchainError(f"{launch.kernel} is launched with different arguments")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 
 from ..cpu import driver
 from ..cpu.driver import check, comment, is_serial, kernels
@@ -11,7 +12,6 @@ from ..cpu.errors import ToolchainError
 from ..plan import ALIGNMENT, Launch, Place, Plan
 from .toolchain import STACK
 
-EXPORTS = ("setup", "run", "__heap_base")
 PAGE = 1 << 16
 MAX_THREADS = 16
 MAX_BYTES = 1 << 31     # of memory: offsets of kernels and relocations are signed 32-bit numbers
@@ -68,9 +68,14 @@ def pages(heap_base: int, size: int) -> int:
     return -(-(heap_base + size) // PAGE)
 
 
+def exports(plan: Plan) -> tuple[str, ...]:
+    """What the module shows: `setup`, which runs once when the weights are in place; `run(first, last)`, which runs the model's
+    launches [first, last); `choose(launch, way)`, where launches have variants."""
+    return ("setup", "run", *(("choose",) if plan.tunable else ()), "__heap_base")
+
+
 def source(plan: Plan) -> str:
-    """Exports `setup`, which runs once when the weights are in place, and `run(first, last)`, which runs the model's launches
-    [first, last). Raises ToolchainError for a Plan that it cannot say in C."""
+    """The C file. Raises ToolchainError for a Plan that it cannot say in C."""
     check(plan)
     at = layout(plan)
     prototypes = "\n".join(f"void {symbol}({'void *, ' * (buffers + scratch)}int32_t begin, int32_t end);"
@@ -89,7 +94,7 @@ extern unsigned char __heap_base[];
 
 /* ---- Launches, in the order in which they run. */
 
-{launch_list("launch", "launches", plan.launches, at)}\
+{launch_list("launch", "launches", plan.launches, at, const="" if plan.tunable else "const ")}\
 /* ---- The setup. */
 
 {launch_list("setup", "setups", plan.setup, at)}\
@@ -102,15 +107,30 @@ void setup(void) {{ burnish_run(setups, 0, {len(plan.setup)}); }}
 
 void run(int32_t first, int32_t last);
 void run(int32_t first, int32_t last) {{ burnish_run(launches, first, last); }}
+{choices(plan, at) if plan.tunable else ""}"""
+
+
+def choices(plan: Plan, at: Layout) -> str:
+    """`choose`, and what it chooses from: the ways of every launch that has variants, one after the other."""
+    ways = [x.ways if x.variants else () for x in plan.launches]
+    firsts = accumulate(map(len, ways[:-1]), initial=0)
+    return f"""
+/* ---- Variants. */
+
+{launch_list("way", "ways", [*chain(*ways)], at)}\
+static const int32_t first_ways[] = {{{', '.join(map(str, firsts))}}};
+
+void choose(int32_t launch, int32_t way);
+void choose(int32_t launch, int32_t way) {{ launches[launch] = ways[first_ways[launch] + way]; }}
 """
 
 
-def launch_list(kind: str, name: str, launches: Sequence[Launch], at: Layout) -> str:
+def launch_list(kind: str, name: str, launches: Sequence[Launch], at: Layout, const: str = "const ") -> str:
     """The functions `<kind>_<number>`, and their table."""
     functions = "".join(launch_function(f"{kind}_{n}", n, x, at) for n, x in enumerate(launches))
     rows = "".join(f"    {{{kind}_{n}, {x.tiles}, {int(is_serial(x))}}},\n" for n, x in enumerate(launches))
     return f"""\
-{functions}static const burnish_launch {name}[] = {{      /* function, tiles, serial */
+{functions}static {const}burnish_launch {name}[] = {{      /* function, tiles, serial */
 {rows}    {{0, 0, 0}},
 }};
 

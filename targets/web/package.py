@@ -72,7 +72,7 @@ def check_names(kind: str, signatures: Sequence[Signature]) -> None:
 
 def link(plan: Plan, build: str, kernels: Sequence[KernelCode]) -> Code:
     objects = {f"k{n}.o": k.code for n, k in enumerate(kernels)}
-    content = toolchain.link(driver.source(plan), objects, driver.EXPORTS)
+    content = toolchain.link(driver.source(plan), objects, driver.exports(plan))
     heap = module.exported_address(content, "__heap_base")
     return Code(f"{c.identifier(plan.name)}.{build}.{short(content)}.wasm", content, heap,
                 driver.pages(heap, driver.layout(plan).size))
