@@ -20,7 +20,7 @@ from ..targets.cpu.loader import Model
 from ..targets.target import Target
 from . import importer, targets
 from .driver import Compiled, Lowered, Progress, build_model, lower_model, sha256, silent
-from .errors import BurnishError, TuningRefused, VerificationError
+from .errors import BurnishError, VerificationError
 from .planner import signature
 from .sample import Oracle, oracle, sample_inputs
 from .tune import choose, existing, to_keep
@@ -71,7 +71,7 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     graph = importer.load(source, {k: tuple(v) for k, v in (shapes or {}).items()})
     original = graph.clone()
     to = targets.find(target)
-    device = to.devices[0]
+    devices = to.devices
     to.refuse_to_overwrite(Path(output).resolve())
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
     say("import", 1, 1)
@@ -84,11 +84,11 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     info: dict[str, str | int] = {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}
 
     def made(picks: Mapping[str, Pick]) -> Artifact:
-        compiled = build_model(lowered, to.devices, identifier(source.stem), say, workers, picks)
+        compiled = build_model(lowered, devices, identifier(source.stem), say, workers, picks)
         return write(compiled, output, list(inputs.values()), expected, to, info, say)
 
     with existing(records) or nullcontext() as database:
-        pick = partial(choose, lowered, device, database=database, native=to.native, chosen=chosen)
+        pick = partial(choose, lowered, to, database=database, chosen=chosen)
         picks = pick(exact=exact)
         try:
             return made(picks)
@@ -101,26 +101,24 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
 def tune(model: str | Path, *, budget: float = 60.0, shapes: Mapping[str, Sequence[int]] | None = None,
          workers: int | None = None, seed: int = 0, exact: bool = False, records: str | None = None,
          target: str = "native", farm: str | None = None, watch: Watch | None = None) -> Result:
-    """Tunes the kernels of the ONNX file `model` for this machine; `compile` then finds them among the records.
+    """Tunes the kernels of the ONNX file `model` on this machine; `compile` then finds them among the records.
 
     budget: seconds of wall time; farm: URL of a Dask scheduler, to tune on its workers; watch: called with the tuner's State. The
-    other arguments and errors are those of `compile`; TuningRefused where `target` is another machine. What is measured is stored
+    other arguments and errors are those of `compile`; DeviceError where nothing here can run them. What is measured is stored
     at once: a run that was cut off, or one more, goes on from there; where it cannot be stored, the result's notes say so.
     """
-    if not targets.find(target).native:
-        raise TuningRefused(f"tuning measures on the device itself, and {target} is not this machine: leave out the tuning, or "
-                            "tune on such a machine and `burnish records import` what it found")
+    rig = targets.find(target).rig()
     graph = importer.load(Path(model), {k: tuple(v) for k, v in (shapes or {}).items()})
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
     lowered = front(graph, graph.clone(), inputs)
-    device, settings = targets.find(target).devices[0], Settings(budget, seed, exact)
+    settings = Settings(budget, seed, exact)
     with ExitStack() as stack:
         database = stack.enter_context(to_keep(records))
         measurer = None
         if farm is not None:
             from .farm import Farm  # an extra
-            measurer = stack.enter_context(Farm.connect(farm, device, seed))
-        return tune_lowered(lowered, inputs, device, settings, database, workers, measurer, watch or unseen)
+            measurer = stack.enter_context(Farm.connect(farm, rig.device, seed))
+        return tune_lowered(lowered, inputs, rig, settings, database, workers, measurer, watch or unseen)
 
 
 def unseen(state: State) -> None:

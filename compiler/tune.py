@@ -16,15 +16,14 @@ from ..schedules.candidate import Candidate
 from ..schedules.connect import FILE, FOLDER
 from ..schedules.cost_model import CostModel
 from ..schedules.database import Database
-from ..schedules.device import Device
 from ..schedules.evaluate import Batch, Evaluator, Unbuildable
 from ..schedules.local import Local
 from ..schedules.measure import RunnerDied
 from ..schedules.records import RecordsError, TuningRecord
 from ..schedules.select import Pick, pick
 from ..schedules.tuner import Measurer, Result, Settings, State, Tuner
-from ..targets.cpu.fingerprint import fingerprint
-from ..targets.cpu.runner import LocalRunner
+from ..targets.cpu.errors import DeviceError
+from ..targets.target import Rig, Target
 from .driver import Lowered
 from .errors import BuildError, TuningRefused
 from .scene import scene_of
@@ -35,24 +34,25 @@ PATIENCE = 3.0      # seconds that a tuner waits for another who writes to its d
 BUILD, ANSWER = 60.0, 20.0      # seconds that a kernel may take to build, and the runner to answer: ours take a thousandth of it
 
 
-def tools() -> dict[str, str]:
-    return {name: version(name) for name in TOOLS}
+def tools(rig: Rig) -> dict[str, str]:
+    return {**{name: version(name) for name in TOOLS}, **rig.tools}
 
 
-def tune(lowered: Lowered, inputs: Mapping[str, np.ndarray], device: Device, settings: Settings, database: Database,
+def tune(lowered: Lowered, inputs: Mapping[str, np.ndarray], rig: Rig, settings: Settings, database: Database,
          workers: int | None = None, measurer: Measurer | None = None,
          watch: Callable[[State], None] = lambda state: None) -> Result:
     """Tunes every task of the model within the budget; what is found is in the database at once. inputs: by name, what the model
-    is run on; measurer: where not this machine. A run that was cut off goes on where it was. Raises BuildError or TuningRefused
+    is run on; measurer: where not the rig itself. A run that was cut off goes on where it was. Raises BuildError or TuningRefused
     where not even the untuned model can be built or run."""
-    scene, mark = scene_of(lowered, inputs), fingerprint(device)
-    known = [r for key in scene.tasks for r in database.trials(key, mark, tools())]
-    ranker = CostModel.pretrained(device, seed=settings.seed) or CostModel()
+    scene, made_by = scene_of(lowered, inputs), tools(rig)
+    known = [r for key in scene.tasks for r in database.trials(key, rig.fingerprint, made_by)]
+    ranker = CostModel.pretrained(rig.device, seed=settings.seed) or CostModel()
     with ExitStack() as stack:
         if measurer is None:
-            measurer = Local(stack.enter_context(evaluator(device, workers, settings.seed)))
+            measurer = Local(stack.enter_context(evaluator(rig, workers, settings.seed)))
         try:
-            return Tuner(scene, measurer, ranker, device, mark, tools(), settings, known, database.add, watch).run()
+            return Tuner(scene, measurer, ranker, rig.device, rig.fingerprint, made_by, settings, known, database.add,
+                         watch).run()
         except Unbuildable as e:
             raise BuildError(f"a kernel could not be built (a bug of burnish, not of your model): {e}") from e
         except RunnerDied as e:
@@ -72,35 +72,35 @@ def to_keep(url: str | None) -> Database:
 
 
 @contextmanager
-def evaluator(device: Device, workers: int | None, seed: int) -> Iterator[Evaluator]:
+def evaluator(rig: Rig, workers: int | None, seed: int) -> Iterator[Evaluator]:
     """With workers and a runner of its own, which end with the `with`."""
     cpus = sorted(os.sched_getaffinity(0))
-    with Builder(workers or len(cpus), BUILD) as builder, LocalRunner(device, cpu=cpus[-1], limit=ANSWER) as runner:
-        yield Evaluator(device, builder, runner, seed)
+    with Builder(workers or len(cpus), BUILD) as builder, rig.open(cpus[-1], ANSWER) as runner:
+        yield Evaluator(rig.device, builder, runner, seed)
 
 
-def choose(lowered: Lowered, device: Device, *, database: Database | None = None, exact: bool = False, native: bool = True,
+def choose(lowered: Lowered, target: Target, *, database: Database | None = None, exact: bool = False,
            chosen: Mapping[str, Candidate] | None = None) -> dict[str, Pick]:
-    """What each task is made with, by key: what was just tuned (`chosen`), else by records of devices near this one, else by the
-    cost model. Records that came from elsewhere are compared with the untuned kernel first; where that cannot be done, as
-    `device` is not this machine (`native`), they are not used."""
+    """What each task is made with, by key: what was just tuned (`chosen`), else by records of devices near the target's, else by
+    the cost model. Records that came from elsewhere are compared with the untuned kernel first; where that cannot be done they
+    are not used."""
+    device = target.devices[0]
     chosen = {key: c for key, c in (chosen or {}).items() if c.maker.exact or not exact}
     tasks = {g.task.key: g.task for g in lowered.groups}
     rest = [key for key in tasks if key not in chosen]
-    known = database.lookup(rest, fingerprint(device)) if database is not None and rest else {}
+    known = database.lookup(rest, target.fingerprint()) if database is not None and rest else {}
     ranker = CostModel.pretrained(device)
     picks = {key: Pick(c, "just tuned") for key, c in chosen.items()}
     doubtful: dict[str, TuningRecord] = {}
     for key in rest:
-        found = [(d, r) for d, r in known.get(key, ()) if r.verified or native]
-        picked = pick(tasks[key], device, found, ranker, exact)
+        picked = pick(tasks[key], device, known.get(key, ()), ranker, exact)
         if picked is None:
             continue        # no template makes it, which the driver reports
         picks[key] = picked
         if picked.record is not None and not picked.record.verified:
             doubtful[key] = picked.record
     if doubtful and database is not None:
-        for key in failed(doubtful, device, database):
+        for key in failed(doubtful, target, database):
             sure = [(d, r) for d, r in known[key] if r.verified]
             again = pick(tasks[key], device, sure, ranker, exact)
             assert again is not None
@@ -108,11 +108,15 @@ def choose(lowered: Lowered, device: Device, *, database: Database | None = None
     return picks
 
 
-def failed(doubtful: Mapping[str, TuningRecord], device: Device, database: Database) -> list[str]:
-    """The keys of those records whose candidates do not compute what the untuned kernel does, here and now. What was seen is
-    noted, and not looked at again."""
+def failed(doubtful: Mapping[str, TuningRecord], target: Target, database: Database) -> list[str]:
+    """The keys of those records whose candidates are not seen to compute what the untuned kernel does, here and now. What was
+    seen is noted, and not looked at again."""
+    try:
+        rig = target.rig()
+    except DeviceError:
+        return list(doubtful)
     wrong = []
-    with evaluator(device, None, 0) as e:
+    with evaluator(rig, None, 0) as e:
         batches = [Batch(r.task, (r.candidate,)) for r in doubtful.values()]
         for (key, record), (trial,) in zip(doubtful.items(), e.evaluate(batches, seconds=0.05), strict=True):
             with suppress(RecordsError):        # then it is looked at again the next time

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..schedules.device import Device
+from ..schedules.measure import Runner
+from ..schedules.records import Fingerprint
 from .plan import KernelCode, Plan
 
 Arrays = Sequence[np.ndarray]
 
 
-class Target(Protocol):
-    """What a model is compiled for.
+@dataclass(frozen=True)
+class Rig:
+    """Where kernels are measured. device: what they are built for; fingerprint: what the records say of it; open: a new runner,
+    kept on a CPU (None: on any), whose commands may take so many seconds; tools: versions of what runs the kernels there."""
 
-    devices: the kernels are built for each of them, by the choices made for the first (whose packed weights all must share);
-    native: is it this machine, so that kernels can be measured and compared here?
-    """
+    device: Device
+    fingerprint: Fingerprint
+    open: Callable[[int | None, float], Runner]
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+class Target(Protocol):
+    """What a model is compiled for. devices: the kernels are built for each of them, by the choices made for the first (whose
+    packed weights all must share)."""
 
     @property
     def devices(self) -> tuple[Device, ...]: ...
 
-    @property
-    def native(self) -> bool: ...
+    def fingerprint(self) -> Fingerprint:
+        """Of the device whose records tell best which kernels to take."""
+
+    def rig(self) -> Rig:
+        """How kernels are measured and compared here. Raises DeviceError, which says what to do, where they cannot be."""
 
     def refuse_to_overwrite(self, place: Path) -> None:
         """Raises a TargetError where something else than an artifact of this target lies at `place`."""

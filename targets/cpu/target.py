@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...schedules.device import Device
+from ...schedules.records import Fingerprint
 from ..plan import KernelCode, Plan
-from ..target import Arrays
+from ..target import Arrays, Rig
 from . import artifact, emulator, loader, manifest, profile
+from .errors import DeviceError
+from .fingerprint import fingerprint
+from .runner import LocalRunner
 
 NATIVE = "native"
 NAMES = (NATIVE, "linux-arm64")
@@ -33,6 +37,16 @@ class CpuTarget:
     @property
     def native(self) -> bool:
         return self.name == NATIVE
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint(self.devices[0])
+
+    def rig(self) -> Rig:
+        device, = self.devices
+        if not self.native:
+            raise DeviceError(f"tuning measures on the device itself, and {self.name} is not this machine: leave out the tuning, "
+                              "or tune on such a machine and `burnish records import` what it found")
+        return Rig(device, self.fingerprint(), partial(LocalRunner, device))
 
     def refuse_to_overwrite(self, place: Path) -> None:
         artifact.refuse_to_overwrite(place)

@@ -21,7 +21,7 @@ RELAXED = 22            # the first Node whose V8 has relaxed SIMD without being
 LIMIT_S = 600.0
 
 
-def program() -> tuple[str, tuple[int, int]] | None:
+def program() -> tuple[str, tuple[int, int, int]] | None:
     """Path and version of the `node` on the PATH; None where there is none that is new enough."""
     path = shutil.which("node")
     if path is None:
@@ -30,12 +30,12 @@ def program() -> tuple[str, tuple[int, int]] | None:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.match(r"v(\d+)\.(\d+)\.", said)
-    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    found = re.match(r"v(\d+)\.(\d+)\.(\d+)", said)
+    version = (int(found[1]), int(found[2]), int(found[3])) if found else (0, 0, 0)
     return (path, version) if version >= OLDEST else None
 
 
-def flags(version: tuple[int, int]) -> list[str]:
+def flags(version: tuple[int, int, int]) -> list[str]:
     """What makes Node run every build."""
     return ["--experimental-wasm-relaxed-simd"] if version[0] < RELAXED else []
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ...schedules.device import Device
+from ...schedules.records import Fingerprint
 from ..cpu.artifact import refuse_to_overwrite
 from ..plan import KernelCode, Plan
-from ..target import Arrays
-from . import manifest, node, package, profile
+from ..target import Arrays, Rig
+from . import manifest, node, package, profile, runner
 
 NAME = "wasm"
 
@@ -21,11 +22,15 @@ NAME = "wasm"
 class WebTarget:
     """One plan for every build of `profile.BUILDS`."""
 
-    native = False
-
     @cached_property
     def devices(self) -> tuple[Device, ...]:
         return tuple(profile.devices().values())
+
+    def fingerprint(self) -> Fingerprint:
+        return runner.fingerprint(self.devices[0])
+
+    def rig(self) -> Rig:
+        return runner.rig(self.devices[0])
 
     def refuse_to_overwrite(self, place: Path) -> None:
         refuse_to_overwrite(place, manifest.read)

@@ -31,12 +31,16 @@ from burnish.schedules.local import Local
 from burnish.schedules.records import TuningRecord
 from burnish.schedules.tuner import Result, Settings, State
 from burnish.targets.cpu import profile
+from burnish.targets.cpu.errors import DeviceError
 from burnish.targets.cpu.fingerprint import fingerprint
 from burnish.targets.cpu.runner import LocalRunner
+from burnish.targets.cpu.target import CpuTarget
+from burnish.targets.target import Rig
 from onnx import TensorProto, helper, numpy_helper
 from schedules.sabotage import Saboteur
 
 DEVICE = profile.detect()
+RIG = CpuTarget("native").rig()
 PROGRAM = [sys.executable, "-c", "from burnish.compiler.program import main; main()"]
 Key = tuple[str, Candidate]
 
@@ -194,7 +198,7 @@ def test_a_database_that_another_process_holds(model: Path, local: Local, tmp_pa
                 if state.trials >= 8 and not forever:
                     other.kill()
 
-            found = tune.tune(made, inputs, DEVICE, Settings(4.0), database, measurer=local, watch=watch)
+            found = tune.tune(made, inputs, RIG, Settings(4.0), database, measurer=local, watch=watch)
         assert found.trials >= 8 and len(found.chosen) == len(found.goals) and found.elapsed < 10
         tried = {(g.task.key, c) for g in found.goals for c in g.tried}
         (note,) = found.notes
@@ -217,13 +221,13 @@ def test_a_full_disk(model: Path, local: Local, tmp_path: Path) -> None:
             database.count()
             free = os.statvfs(disk)
             (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_bsize - 64 * 1024))
-            found = tune.tune(made, inputs, DEVICE, Settings(4.0), database, measurer=local)
+            found = tune.tune(made, inputs, RIG, Settings(4.0), database, measurer=local)
             there = database.count()
             assert found.trials >= 8 and set(found.chosen) == {g.task.key for g in made.groups} and found.latency > 0
             (note,) = found.notes
             assert "records are not kept: " in note and "the disk is full; free some space" in note and there < found.trials
             (disk / "ballast").unlink()
-            found = tune.tune(made, inputs, DEVICE, Settings(1.5), database, measurer=local)
+            found = tune.tune(made, inputs, RIG, Settings(1.5), database, measurer=local)
             assert not found.notes and database.count() == found.trials >= there
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -241,15 +245,20 @@ def test_a_bad_record_that_was_imported_is_not_used(model: Path, tmp_path: Path,
     good, bad = (next(c for c in options(tasks[f], DEVICE) if c != default(tasks[f], DEVICE) and c.maker.exact)
                  for f in ("depthwise", "conv"))
     mark = fingerprint(DEVICE)
-    records = [TuningRecord(tasks[f], c, mark, tune.tools(), "ok", (1e-9,) * 5, 1e-3, created="2026-11-20T12:00:00+00:00")
+    records = [TuningRecord(tasks[f], c, mark, tune.tools(RIG), "ok", (1e-9,) * 5, 1e-3, created="2026-11-20T12:00:00+00:00")
                for f, c in (("depthwise", good), ("conv", bad))]
     monkeypatch.setattr(tune, "Builder", lambda workers, timeout: Saboteur(lambda task, c: "wrong" if c == bad else None, 1))
     with Database.open(str(tmp_path / "records.sqlite")) as database:
         database.adopt(records)
-        picks = tune.choose(made, DEVICE, database=database)
+        picks = tune.choose(made, CpuTarget("native"), database=database)
         assert picks[tasks["depthwise"].key].candidate == good and picks[tasks["conv"].key].candidate != bad
         assert {r.candidate: (r.status, r.verified) for r in database.records()} == {good: ("ok", True), bad: ("wrong", True)}
-        picks = tune.choose(made, DEVICE, database=database, native=False)      # nothing can be compared
+
+        def nothing(target: CpuTarget) -> Rig:
+            raise DeviceError("nothing can be compared")
+
+        monkeypatch.setattr(CpuTarget, "rig", nothing)
+        picks = tune.choose(made, CpuTarget("native"), database=database)
         assert picks[tasks["depthwise"].key].candidate == good and picks[tasks["conv"].key].record is None
 
 
