@@ -13,7 +13,8 @@ from ..plan import ALIGNMENT, Launch, Place, Plan
 from .toolchain import STACK
 
 PAGE = 1 << 16
-MAX_THREADS = 16
+MAX_THREADS = 16        # team.c has places for as many
+TEAM_EXPORTS = ("start", "live", "__stack_pointer")
 MAX_BYTES = 1 << 31     # of memory: offsets of kernels and relocations are signed 32-bit numbers
 
 
@@ -61,6 +62,11 @@ def aligned(size: int) -> int:
 def stride(plan: Plan) -> int:
     """Bytes from one thread's scratch to the next one's. The next one's stack lies between: it grows down from its scratch."""
     return aligned(plan.scratch) + STACK
+
+
+def is_shared(plan: Plan) -> bool:
+    """Is anything in the model worth sharing out to threads?"""
+    return not all(map(is_serial, plan.launches))
 
 
 def pages(heap_base: int, size: int) -> int:
