@@ -69,5 +69,5 @@ def helpers() -> Mapping[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="burnish-wasm-") as name:
         folder = Path(name)
         for file in HELPERS:
-            toolchain.cc(*_COMPILE, *compile_too, "-o", f"{file}.o", str(RUNTIME / file), folder=folder)
+            toolchain.cc(*_COMPILE, "-o", f"{file}.o", str(RUNTIME / file), folder=folder)
         return {path.name: path.read_bytes() for path in folder.glob("*.o")}
