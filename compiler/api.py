@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from ..schedules.tuner import Result, Settings, State
 from ..targets.cpu import loader
 from ..targets.cpu.driver import identifier
 from ..targets.cpu.loader import Model
-from ..targets.target import Target
+from ..targets.target import Rig, Target
 from . import importer, targets
 from .driver import Compiled, Lowered, Progress, build_model, lower_model, sha256, silent
 from .errors import BurnishError, VerificationError
@@ -100,25 +100,28 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
 
 def tune(model: str | Path, *, budget: float = 60.0, shapes: Mapping[str, Sequence[int]] | None = None,
          workers: int | None = None, seed: int = 0, exact: bool = False, records: str | None = None,
-         target: str = "native", farm: str | None = None, watch: Watch | None = None) -> Result:
+         target: str = "native", farm: str | None = None, rig: AbstractContextManager[Rig] | None = None,
+         watch: Watch | None = None) -> Result:
     """Tunes the kernels of the ONNX file `model` on this machine; `compile` then finds them among the records.
 
-    budget: seconds of wall time; farm: URL of a Dask scheduler, to tune on its workers; watch: called with the tuner's State. The
+    budget: seconds of wall time; farm: URL of a Dask scheduler, to tune on its workers; rig: where kernels are measured, if not
+    here; entered once the model has been read, for a browser has to be waited for; watch: called with the tuner's State. The
     other arguments and errors are those of `compile`; DeviceError where nothing here can run them. What is measured is stored
     at once: a run that was cut off, or one more, goes on from there; where it cannot be stored, the result's notes say so.
     """
-    rig = targets.find(target).rig()
+    place = rig or nullcontext(targets.find(target).rig())
     graph = importer.load(Path(model), {k: tuple(v) for k, v in (shapes or {}).items()})
     inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
     lowered = front(graph, graph.clone(), inputs)
     settings = Settings(budget, seed, exact)
     with ExitStack() as stack:
         database = stack.enter_context(to_keep(records))
+        found = stack.enter_context(place)
         measurer = None
         if farm is not None:
             from .farm import Farm  # an extra
-            measurer = stack.enter_context(Farm.connect(farm, rig.device, seed))
-        return tune_lowered(lowered, inputs, rig, settings, database, workers, measurer, watch or unseen)
+            measurer = stack.enter_context(Farm.connect(farm, found.device, seed))
+        return tune_lowered(lowered, inputs, found, settings, database, workers, measurer, watch or unseen)
 
 
 def unseen(state: State) -> None:

@@ -18,7 +18,7 @@ from ..schedules.cost_model import CostModel
 from ..schedules.database import Database
 from ..schedules.evaluate import Batch, Evaluator, Unbuildable
 from ..schedules.local import Local
-from ..schedules.measure import RunnerDied
+from ..schedules.measure import RunnerDied, RunnerGone
 from ..schedules.records import RecordsError, TuningRecord
 from ..schedules.select import Pick, pick
 from ..schedules.tuner import Measurer, Result, Settings, State, Tuner
@@ -51,11 +51,11 @@ def tune(lowered: Lowered, inputs: Mapping[str, np.ndarray], rig: Rig, settings:
         if measurer is None:
             measurer = Local(stack.enter_context(evaluator(rig, workers, settings.seed)))
         try:
-            return Tuner(scene, measurer, ranker, rig.device, rig.fingerprint, made_by, settings, known, database.add,
-                         watch).run()
+            return Tuner(scene, measurer, ranker, rig.device, rig.fingerprint, made_by, settings, known, database.add, watch,
+                         rig.clock).run()
         except Unbuildable as e:
             raise BuildError(f"a kernel could not be built (a bug of burnish, not of your model): {e}") from e
-        except RunnerDied as e:
+        except (RunnerDied, RunnerGone) as e:
             raise TuningRefused(f"the untuned model cannot be timed: {e}") from e
 
 

@@ -60,6 +60,11 @@ def say(text: str, style: str = "") -> None:
     out.print(Text(printable(text), style), soft_wrap=True)
 
 
+def tell(text: str) -> None:
+    """What is no result: on standard error."""
+    err.print(Text(printable(text)), soft_wrap=True)
+
+
 def refusals(error: Refused) -> RichTable:
     made = table("node", "op", "opset", "reason", "what to do")
     for r in error.refusals:

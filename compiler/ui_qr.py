@@ -6,6 +6,7 @@ import io
 import socket
 
 import segno
+from rich.console import Console
 from rich.text import Text
 
 from . import ui
@@ -27,9 +28,9 @@ def reachable(host: str) -> str:
         return found
 
 
-def show(url: str) -> None:
+def show(url: str, console: Console = ui.out) -> None:
     """Prints the code of an address, for a camera."""
     drawn = io.StringIO()
     segno.make_qr(url, error="l").terminal(drawn, border=2, compact=True)
     for line in drawn.getvalue().splitlines():
-        ui.out.print(Text(line, COLOURS), soft_wrap=True)
+        console.print(Text(line, COLOURS), soft_wrap=True)

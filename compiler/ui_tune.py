@@ -17,7 +17,7 @@ from ..schedules.title import title
 from ..schedules.tuner import Goal, Result, State
 from . import ui
 
-ROWS = 10
+ROWS, PAGE_ROWS = 10, 5
 PHASES = {"start": "building the untuned kernels", "trials": "trying candidates", "finals": "timing the best inside the model",
           "done": "done"}
 
@@ -65,6 +65,15 @@ def longest(goals: Sequence[Goal]) -> list[Goal]:
 
 def named(goal: Goal) -> str:
     return title(goal.task) + (f" (x{goal.count})" if goal.count > 1 else "")
+
+
+def shown(state: State) -> dict[str, Any]:
+    """The same for a page: times in seconds, the tasks that take longest with their share of the model's time."""
+    total = sum(g.seconds * g.best for g in state.goals) or 1.0
+    tasks = [{"title": named(g), "share": g.seconds * g.best / total, "gain": 1 / g.best}
+             for g in longest(state.goals)[:PAGE_ROWS]]
+    return {"phase": state.phase, "elapsed": state.elapsed, "budget": state.budget, "first": state.first,
+            "latency": state.latency, "trials": state.trials, "tasks": tasks if state.first else []}
 
 
 def report(result: Result, rows: int) -> None:

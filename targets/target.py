@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,14 @@ Arrays = Sequence[np.ndarray]
 @dataclass(frozen=True)
 class Rig:
     """Where kernels are measured. device: what they are built for; fingerprint: what the records say of it; open: a new runner,
-    kept on a CPU (None: on any), whose commands may take so many seconds; tools: versions of what runs the kernels there."""
+    kept on a CPU (None: on any), whose commands may take so many seconds; tools: versions of what runs the kernels there; clock:
+    seconds, as the tuner's budget counts them."""
 
     device: Device
     fingerprint: Fingerprint
     open: Callable[[int | None, float], Runner]
     tools: Mapping[str, str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
 
 
 class Target(Protocol):

@@ -13,7 +13,6 @@ import hmac
 import json
 import math
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -28,9 +27,12 @@ from pydantic import ValidationError
 from ...schedules.measure import RunnerGone, RunnerLost
 from ..cpu.errors import RunnerError
 from ..runner import Broken, Part
+from ..target import Rig
+from .runner import WebRunner
 from .server import ISOLATED, Server, with_headers
 from .visitor import Hello
 
+LOOPBACK = ("127.0.0.1", "::1")
 PAGE = Path(__file__).parent / "runner_js"
 FILES = {"": "text/html", "style.css": "text/css", "page.js": "text/javascript", "worker.js": "text/javascript",
          "engine.js": "text/javascript"}
@@ -42,7 +44,9 @@ BEGIN = 0
 ANSWERED, REFUSED, DIED, HUNG = range(4)
 LARGEST = 65 << 20          # bytes of a frame
 WORDS = 4096                # bytes of an answer that says why not
-HELLO_S, BEGIN_S, GRACE_S, SEND_S = 10.0, 30.0, 5.0, 10.0
+HELLO_S, BEGIN_S, GRACE_S = 10.0, 30.0, 5.0
+ANSWER_S = 10.0             # for a command; a budget is half a minute
+SLOWEST = 1 << 20           # bytes a second that the network carries at least
 HEARTBEAT_S = 30.0          # a phone that has left the network is found out within it
 PATIENCE_S = 180.0
 
@@ -62,6 +66,7 @@ class Browser:
         self._socket: web.WebSocketResponse | None = None       # the page that is there
         self._living: web.WebSocketResponse | None = None       # the page that this life of the runner began in
         self._hello: Hello | None = None
+        self._local = False
         self._visible, self._gone = False, False
         self._answer: tuple[int, bytes] | None = None
         self._shown: Mapping[str, Any] = {}
@@ -84,18 +89,17 @@ class Browser:
 
     # ---- for the tuner
 
-    def hello(self, limit: float) -> Hello:
-        """Who has come; waits for it. Raises RunnerGone where nobody does within `limit` seconds, or whose browser cannot run any
-        kernel."""
+    def rig(self, limit: float) -> Rig:
+        """The browser that has come; it is waited for. Raises RunnerGone where none comes within `limit` seconds, DeviceError
+        where it cannot run what is made for it."""
         end = time.monotonic() + limit
         with self._changed:
             while self._hello is None:
                 if time.monotonic() >= end:
                     raise RunnerGone(f"no browser opened the page within {limit:.0f} s")
                 self._changed.wait(1.0)
-            if self._hello.build is None:
-                raise RunnerGone("this browser has no WebAssembly SIMD, which every kernel needs; try a newer one")
-            return self._hello
+            return Rig(self._hello.device, self._hello.fingerprint(self._local),
+                       lambda cpu, limit: WebRunner(self.open, min(limit, ANSWER_S)), self._hello.tools, self.clock)
 
     def clock(self) -> float:
         """Seconds, without those in which no page was there to measure."""
@@ -139,7 +143,7 @@ class Browser:
             self._answer = None
             if self._living is not None and self._living is self._socket:
                 self._send(self._living.send_bytes(b"".join((HEAD.pack(what, max(1, math.ceil(limit)), size), *parts))))
-            end = self.clock() + limit + GRACE_S
+            end = self.clock() + limit + GRACE_S + size / SLOWEST
             self._wait_until(lambda: self._answer is not None or self._socket is not self._living or self.clock() > end,
                              lambda: self._here)
             if self._socket is not self._living or self._living is None:
@@ -219,7 +223,7 @@ class Browser:
         await socket.prepare(request)
         try:
             hello = Hello.model_validate_json(await socket.receive_str(timeout=HELLO_S))
-            why = self._admit(socket, hello)
+            why = self._admit(socket, hello, request.remote in LOOPBACK)
         except (ValidationError, TypeError, TimeoutError):
             why = "the page does not say who it is, in the way that this version of burnish understands"
         if why:
@@ -238,20 +242,26 @@ class Browser:
                     self._set(None, False)
         return socket
 
-    def _admit(self, socket: web.WebSocketResponse, hello: Hello) -> str:
+    def _admit(self, socket: web.WebSocketResponse, hello: Hello, local: bool) -> str:
         """Why not; empty where the page is now the one that measures."""
         with self._changed:
             known = bool(self._secret) and hmac.compare_digest(hello.secret.encode(), self._secret.encode())
             if self._socket is not None and not known:
                 return "another page has opened this link, and measures"
-            if self._hello is not None and self._hello.fingerprint != hello.fingerprint:
+            if self._hello is not None and not self._same(hello, local):
                 return "this tune has begun in another browser, and goes on only there"
             if self._socket is not None:
                 self._drop()
             self._secret = self._secret if known else secrets.token_urlsafe(16)
-            self._hello = hello
+            self._hello, self._local = hello, local
             self._set(socket, False)
             return ""
+
+    def _same(self, hello: Hello, local: bool) -> bool:
+        """Is it the browser that has come before? A tune is of one."""
+        before = self._hello
+        return before is not None and (hello.build, hello.agent, hello.model, local) == (
+            before.build, before.agent, before.model, self._local)
 
     def _heard(self, socket: web.WebSocketResponse, kind: WSMsgType, data: Any) -> bool:
         """False where this is nothing that our page says."""
@@ -273,14 +283,3 @@ class Browser:
 
 class _Left(Exception):
     """The page, with the runner in it."""
-
-
-def lan_address() -> str | None:
-    """By which other devices on the network reach this machine; None where there is no network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))     # sends nothing; an address that is nobody's
-        except OSError:
-            return None
-        address: str = probe.getsockname()[0]
-        return address

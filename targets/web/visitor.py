@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...schedules.device import Device
 from ...schedules.records import Fingerprint
-from . import profile
+from ..cpu.errors import DeviceError
+from . import profile, runner
 
 Text = Annotated[str, Field(max_length=64)]
 IOS = "iPhone|iPad|iPod"
@@ -18,6 +21,7 @@ ENGINES = ((IOS, "jsc"), ("Firefox/", "spidermonkey"), ("Chrome/", "v8"), ("Safa
 SYSTEMS = (("Android", "android"), (IOS, "ios"), ("Windows", "windows"), ("Mac OS X", "macos"), ("CrOS", "chromeos"),
            ("Linux", "linux"))
 PROCESSORS = (("x86_64|x86|Win64|x64|i686", "x86"), (f"aarch64|arm|{IOS}", "arm"))
+HOLDERS = {"v8": "chromium", "spidermonkey": "firefox", "jsc": "safari"}
 VERSIONS = r"(?:Firefox|Chrome|Version|OS)[/ ](\d+(?:[._]\d+)*)"
 
 
@@ -50,22 +54,28 @@ class Hello(BaseModel):
 
     @property
     def tools(self) -> dict[str, str]:
-        """The engine and its version, as records keep them."""
+        """The version of what holds the engine, as records keep it."""
         told = re.search(VERSIONS, self.agent)
-        return {self.engine: self.version or (told[1] if told else "unknown")}
+        return {HOLDERS.get(self.engine, "browser"): self.version or (told[1] if told else "unknown")}
 
     @property
     def device(self) -> Device:
         """That kernels are made for. Raises DeviceError where the browser can run none."""
-        return profile.load(self.build or profile.BUILDS[-1])
+        if self.build is None:
+            raise DeviceError("this browser has no WebAssembly SIMD, which every kernel needs: try a newer one")
+        return profile.load(self.build)
 
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """The engine on this kind of processor; on a phone, whose browsers tell its name, of this model."""
+    def fingerprint(self, local: bool) -> Fingerprint:
+        """The engine on this kind of processor; on a phone, whose browsers tell its name, of this model. local: did it come over
+        the loopback? Then it is this machine, which is known better, unless it is a phone on a cable."""
+        system = _first(SYSTEMS, self.agent)
+        if local and system == platform.system().lower():
+            here = runner.fingerprint(self.device)
+            return replace(here, core=here.core.replace("v8", self.engine, 1))
         processor = _first(PROCESSORS, f"{self.architecture} {self.agent}")
-        core = "-".join(filter(None, (self.engine, processor, re.sub(r"[^\w.+]+", "-", self.model, flags=re.A).strip("-"))))
-        made = Fingerprint.of(self.device, _first(SYSTEMS, self.agent))
-        return Fingerprint(made.arch, core[:64], made.isa, made.lanes, made.caches, made.os)
+        model = re.sub(r"[^\w.+]+", "-", self.model, flags=re.A).strip("-")
+        core = "-".join(filter(None, (self.engine, processor, model)))
+        return replace(Fingerprint.of(self.device, system), core=core[:64])
 
 
 def _first(names: tuple[tuple[str, str], ...], text: str) -> str:

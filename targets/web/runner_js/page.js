@@ -2,12 +2,12 @@
  * The page that measures: it relays commands between the socket of the computer that tunes and a Worker that runs kernels, which
  * it replaces when one hangs, and says in plain words what goes on. ../tuning.py has the other end, and says what goes over it.
  */
-import { probe } from "./engine.js";
-
 const HEAD = 16;                    // bytes of a frame before its body: u32 what, u32 limit in seconds, u64 size
 const BEGIN = 0, TIME = 6;          // commands that concern the page itself; the others are the engine's
 const ANSWERED = 0, DIED = 2, HUNG = 3;
 const AGAIN_MS = 1000;
+const SPLAT = [0x41, 0, 0xfd, 0x0f, 0x1a];                              // i32.const 0, i8x16.splat, drop
+const MADD = [...Array(3).fill([0x41, 0, 0xfd, 0x0f]).flat(), 0xfd, 0x85, 0x02, 0x1a];      // three, f32x4.relaxed_madd, drop
 
 const token = new URLSearchParams(location.search).get("token") ?? "";
 const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -41,14 +41,21 @@ async function connect() {
 
 /** What this browser is. High-entropy values are asked for, and left out where they are not told. */
 async function about() {
-  const { simd, relaxed } = probe();
-  const told = await navigator.userAgentData?.getHighEntropyValues(["architecture", "model", "fullVersionList"]).catch(() => null);
+  const wanted = ["architecture", "model", "fullVersionList"];
+  const told = await navigator.userAgentData?.getHighEntropyValues(wanted).catch(() => null);
   const engine = told?.fullVersionList?.find(({ brand }) => brand === "Chromium");
   return {
     kind: "hello", secret: sessionStorage.getItem(token) ?? "", agent: navigator.userAgent.slice(0, 512),
     version: engine?.version ?? "", architecture: told?.architecture ?? "", model: (told?.model ?? "").slice(0, 64),
-    cores: navigator.hardwareConcurrency || 1, simd, relaxed, resolution: resolution(),
+    cores: navigator.hardwareConcurrency || 1, simd: runs(SPLAT), relaxed: runs(MADD), resolution: resolution(),
   };
+}
+
+/** Does this browser know such instructions? @param {number[]} code of a function without parameters and results */
+function runs(code) {
+  const body = [0, ...code, 0x0b];      // no locals; end
+  return WebAssembly.validate(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0,
+    10, body.length + 2, 1, body.length, ...body]));
 }
 
 /** The clock's step in seconds. */
@@ -206,7 +213,8 @@ function end(mood, phase, advice) {
   say(mood, phase, advice);
 }
 
-const time = (/** @type {number} */ s) => !s ? "–" : s < 1e-3 ? `${(s * 1e6).toFixed(0)} µs` : `${(s * 1e3).toPrecision(3)} ms`;
+const time = (/** @type {number} */ s) =>
+  !s ? "–" : s < 1e-3 ? `${(s * 1e6).toFixed(0)} µs` : `${(s * 1e3).toPrecision(3)} ms`;
 
 /** @param {any} state as ui_tune.shown has it */
 function show(state) {
