@@ -29,7 +29,7 @@ class Invitation:
 
     @contextmanager
     def rig(self) -> Iterator[Rig]:
-        """The browser that opens the page; waits for it. Raises DeviceError where there is none, TuningRefused where none comes."""
+        """The browser that opens the page. Raises DeviceError where there is none to open, TuningRefused where none comes."""
         name = ui.printable(self._model.name)
         with ExitStack() as stack:
             try:
