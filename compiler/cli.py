@@ -18,7 +18,7 @@ from ..schedules.cost_model import ModelFileError
 from ..schedules.records import RecordsError
 from ..targets.cpu import loader, profile
 from ..targets.cpu.errors import TargetError, ToolchainError
-from . import api, cli_inspect, cli_records, cli_worker, importer, ui, ui_tune
+from . import api, cli_demo, cli_inspect, cli_records, cli_worker, importer, ui, ui_tune
 from .arrays import read_input, save_outputs, top
 from .cli_tune import seconds
 from .cli_tune import tune as tune_command
@@ -184,6 +184,7 @@ def compare(model: ModelFile, shape: Shapes = None, seed: Seed = 0, every: Every
 
 
 app.command(epilog="Example: `burnish inspect out`")(cli_inspect.inspect)
+app.command(epilog="Examples:\n\n`burnish demo out`\n\n`burnish demo out --labels labels.txt --mean 0.5`")(cli_demo.demo)
 app.add_typer(cli_records.app)
 app.command(epilog="Example: `burnish worker tcp://192.168.0.7:8786`")(cli_worker.worker)
 

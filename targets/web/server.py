@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from aiohttp import web
@@ -54,19 +54,27 @@ class Server:
         self.close()
 
 
-def files(folder: Path, headers: Mapping[str, str] = ISOLATED) -> web.Application:
-    """The files of a folder, `index.html` for a folder in it. headers: of every answer."""
+def files(folder: Path, headers: Mapping[str, str] = ISOLATED,
+          instead: Mapping[str, bytes] = MappingProxyType({})) -> web.Application:
+    """The files of a folder, `index.html` for a folder in it. headers: of every answer; instead: JSON files by path, in place of
+    the folder's."""
     app = web.Application(middlewares=[with_headers(headers)])
     root = folder.resolve()
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        place = (root / request.match_info["path"]).resolve()
+        path = request.match_info["path"]
+        if path in instead:
+            return web.Response(body=instead[path], content_type="application/json")
+        place = (root / path).resolve()
         if place.is_dir():
+            if path and not path.endswith("/"):     # else the links in index.html would lead elsewhere
+                raise web.HTTPFound(f"/{path}/")
             place /= "index.html"
         if not place.is_relative_to(root) or not place.is_file():
             raise web.HTTPNotFound(text=f"there is no {request.path}")
         kind = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}.get(place.suffix)
-        return web.FileResponse(place, headers={"Content-Type": kind} if kind else None)
+        fresh = {"Cache-Control": "no-cache"}       # a model is compiled again, and the names of code and weights change
+        return web.FileResponse(place, headers={"Content-Type": kind, **fresh} if kind else fresh)
 
     app.router.add_get("/{path:.*}", answer)
     return app

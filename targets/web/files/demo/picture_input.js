@@ -22,12 +22,12 @@ export function pictureInput(tensor, of, settings, run, attempt) {
 
   // ---- How pixels become numbers
 
-  const scales = settings.mean || settings.std
-    ? { given: { title: "as given", mean: settings.mean ?? [0], std: settings.std ?? [1] }, ...SCALES } : SCALES;
+  const given = { title: "as given", mean: settings.mean ?? [0], std: settings.std ?? [1] };
+  const scales = settings.mean || settings.std ? { given, ...SCALES } : SCALES;
   for (const [value, { title, mean, std }] of Object.entries(scales)) {
-    if (Math.max(mean.length, std.length) <= of.channels) scale.append(element("option", { value, textContent: title }));
+    const selected = value === "given" || (scale.value !== "given" && value === settings.scale);
+    if (Math.max(mean.length, std.length) <= of.channels) scale.append(element("option", { value, textContent: title, selected }));
   }
-  scale.value = scales.given ? "given" : settings.scale;
   scale.parentElement.hidden = tensor.dtype === "uint8";
   colours.parentElement.hidden = of.channels === 1;
 
