@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -58,23 +59,31 @@ def pin(threads: int) -> None:
 def interleave(calls: Mapping[str, Callable[[], object]], rounds: int,
                progress: Callable[[], None] = lambda: None) -> dict[str, Timing]:
     """Times `calls` in turns, `rounds` times; a turn begins with one call that does not count and the order rotates."""
-    repeats = {}
+    def turn(call: Callable[[], object], n: int) -> np.ndarray:
+        call()
+        marks = [time.perf_counter()]
+        for _ in range(n):
+            call()
+            marks.append(time.perf_counter())
+        return np.diff(marks)
+
+    turns = {}
     for name, call in calls.items():
         start, n = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - start) < WARM_UP_S or n < 3:
             call()
             n += 1
-        repeats[name] = max(1, int(TURN_S * n / elapsed))
-    names = list(calls)
+        turns[name] = partial(turn, call, max(1, int(TURN_S * n / elapsed)))
+    return rotate(turns, rounds, progress)
+
+
+def rotate(turns: Mapping[str, Callable[[], np.ndarray]], rounds: int,
+           progress: Callable[[], None] = lambda: None) -> dict[str, Timing]:
+    """Lets each take its turn, `rounds` times in rotating order. A turn gives the seconds of each of its calls."""
+    names = list(turns)
     samples: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for r in range(rounds):
         for name in names[r % len(names):] + names[:r % len(names)]:
-            call = calls[name]
-            call()
-            marks = [time.perf_counter()]
-            for _ in range(repeats[name]):
-                call()
-                marks.append(time.perf_counter())
-            samples[name].append(np.diff(marks))
+            samples[name].append(turns[name]())
         progress()
     return {name: Timing(np.concatenate(s), np.array([np.median(turn) for turn in s])) for name, s in samples.items()}
