@@ -20,11 +20,13 @@ from ..targets.cpu.loader import Model
 from ..targets.target import Rig, Target
 from . import importer, targets
 from .driver import Compiled, Lowered, Progress, build_model, lower_model, sha256, silent
-from .errors import BurnishError, VerificationError
+from .errors import BurnishError, TuningRefused, VerificationError
 from .planner import signature
 from .sample import Oracle, oracle, sample_inputs
+from .targets import WEB
 from .tune import choose, existing, to_keep
 from .tune import tune as tune_lowered
+from .variants import MOST, alternatives
 from .verify import verify
 
 Watch = Callable[[State], None]
@@ -53,18 +55,23 @@ class Artifact:
 def compile(model: str | Path, output: str | Path, *, target: str = "native",
             shapes: Mapping[str, Sequence[int]] | None = None, workers: int | None = None, seed: int = 0,
             tuned: Result | None = None, exact: bool = False, records: str | None = None,
-            progress: Progress | None = None) -> Artifact:
+            variants: int = 1, progress: Progress | None = None) -> Artifact:
     """Compiles the ONNX file `model` into the folder `output`, verified against onnxruntime.
 
     target: "native" (this machine's CPU), "linux-arm64", a device of `targets/cpu/devices`, or "wasm" (an npm package); shapes:
     {input: shape} for inputs with free dimensions; workers: processes that build kernels, by default one for each CPU; seed: of
     the sample input; tuned: what `tune` has just found; exact: only algorithms that round as the definition does (no Winograd);
     records: the database of tuning records, a file or an SQLAlchemy URL, by default the user's own, whose best candidates are
-    used, or "none"; progress: called with (step, done, total).
+    used, or "none"; variants: kernels that a "wasm" package holds for each heavy task, of which its `tune` takes the fastest;
+    progress: called with (step, done, total).
 
     Raises ImportRefused (a broken or hostile file), Refused (unsupported ops, all of them at once), BuildError, VerificationError
     (all of them BurnishError), RecordsError, or an error of the target; then nothing is written.
     """
+    if variants > 1 and target != WEB:
+        raise TuningRefused(f"an artifact for {target} cannot choose its kernels where it runs: leave out the variants")
+    if not 1 <= variants <= MOST:
+        raise TuningRefused(f"a kernel has 1 to {MOST} variants, not {variants}")
     say = progress or silent
     source = Path(model)
     say("import", 0, 1)
@@ -84,12 +91,14 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     info: dict[str, str | int] = {"model": source.name, "model_sha256": sha256(source), "seed": seed, "target": target}
 
     def made(picks: Mapping[str, Pick]) -> Artifact:
-        compiled = build_model(lowered, devices, identifier(source.stem), say, workers, picks)
+        others = alternatives(lowered.groups, devices[0], picks, variants, known)
+        compiled = build_model(lowered, devices, identifier(source.stem), say, workers, picks, others)
         return write(compiled, output, list(inputs.values()), expected, to, info, say)
 
     with existing(records) or nullcontext() as database:
         pick = partial(choose, lowered, to, database=database, chosen=chosen)
         picks = pick(exact=exact)
+        known = database.lookup(picks, to.fingerprint()) if database is not None and variants > 1 else {}
         try:
             return made(picks)
         except VerificationError:
@@ -144,20 +153,22 @@ def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expe
           info: Mapping[str, str | int], say: Progress = silent) -> Artifact:
     """The artifact of a compiled model, verified before it is put in place."""
     errors: list[float | None] = []
-    names = [s.name for s in compiled.plan.outputs]
+    names, ways = [s.name for s in compiled.plan.outputs], compiled.plan.ways
 
     def check(folder: Path) -> None:
-        say("verify", 0, 1)
-        got = target.run(folder, inputs)
-        errors.append(None if got is None else verify(names, got, expected))
-        say("verify", 1, 1)
+        say("verify", 0, ways)
+        for way in range(ways):     # whichever kernels a device will choose
+            got = target.run(folder, inputs, way)
+            errors.append(None if got is None else verify(names, got, expected))
+            say("verify", way + 1, ways)
 
     say("link", 0, 1)
     path = target.write(compiled.plan, compiled.builds, compiled.weights, inputs, expected.outputs, Path(output),
                         passes=compiled.passes, tools={t: version(t) for t in TOOLS}, info=info, check=check)
     say("link", 1, 1)
     plan = compiled.plan
-    return Artifact(path, errors[0], target.code_bytes(path), plan.weights, len(compiled.builds[0]), len(plan.launches))
+    error = max((e for e in errors if e is not None), default=None)
+    return Artifact(path, error, target.code_bytes(path), plan.weights, len(compiled.builds[0]), len(plan.launches))
 
 
 def load(path: str | Path, threads: int | None = None) -> Model:

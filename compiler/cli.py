@@ -25,7 +25,7 @@ from .cli_tune import tune as tune_command
 from .compare import compare as compare_layers
 from .errors import BuildError, BurnishError
 from .measure import measure as measure_artifact
-from .options import ArtifactDir, Exact, Json, ModelFile, Records, Rows, Seed, Shapes, Target, Threads, Workers
+from .options import ArtifactDir, Exact, Json, ModelFile, Records, Rows, Seed, Shapes, Target, Threads, Variants, Workers
 from .planner import signature
 from .sample import sample_inputs
 from .shapes import parse_shapes
@@ -51,7 +51,7 @@ Every = Annotated[bool, typer.Option("--all", help="Show every kernel, not just 
                                "`burnish compile ocr.onnx --shape x=1x3x48x320 -o out --target linux-arm64`")
 def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: Target = "native", shape: Shapes = None,
                     tune: Tune = None, exact: Exact = False, records: Records = None, threads: Workers = None, seed: Seed = 0,
-                    json: Json = False) -> None:
+                    variants: Variants = 1, json: Json = False) -> None:
     """Compile a model into a folder: library, weights, C header, example, manifest.
 
     The folder appears only once the library has run its sample and its output equals onnxruntime's."""
@@ -63,7 +63,7 @@ def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: T
         ui_tune.tell(tuned)
     with ui.progress(f"compile {model.name}") as report:
         done = api.compile(model, output, target=target, shapes=parse_shapes(shape), workers=threads, seed=seed, tuned=tuned,
-                           exact=exact, records=records, progress=report)
+                           exact=exact, records=records, variants=variants, progress=report)
     if json:
         ui.print_json(asdict(done))
         return

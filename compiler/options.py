@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import targets
+from .variants import MOST
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX model.", show_default=False)]
 ArtifactDir = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder that `compile` wrote.", show_default=False)]
@@ -25,5 +26,7 @@ Records = Annotated[str | None, typer.Option(metavar="FILE or URL", show_default
     "Database of tuning records: an SQLite file, an SQLAlchemy URL, or none. Default: the user's own."))]
 Exact = Annotated[bool, typer.Option("--exact", help=(
     "Only algorithms that round as the definition does, but for the order of sums: no Winograd."))]
+Variants = Annotated[int, typer.Option(metavar="N", min=1, max=MOST, help=(
+    "Of wasm packages: kernels for each heavy task, of which the visitor's device takes the best, by `tune` of the package."))]
 Farm = Annotated[str | None, typer.Option(metavar="tcp://HOST:PORT", show_default=False, help=(
     "Tune on a Dask cluster of machines that trust each other (burnish[farm]), whose workers `burnish worker` starts."))]

@@ -26,8 +26,8 @@ WIDE = 28           # vector registers that V8 leaves to a kernel on ARM64, of 3
 ALIKE = 0.02        # by how much features differ, at most, of candidates that are the same for all that anybody knows
 
 
-def variants(groups: Sequence[LoweredGroup], device: Device, picks: Mapping[str, Pick], count: int,
-             known: Known) -> dict[str, tuple[Pick, ...]]:
+def alternatives(groups: Sequence[LoweredGroup], device: Device, picks: Mapping[str, Pick], count: int,
+                 known: Known) -> dict[str, tuple[Pick, ...]]:
     """For the heavy tasks by key: up to `count` - 1 ways to make them that use the constants as the task's pick has them packed.
     known: the records of each task, nearest first."""
     tasks = {g.task.key: g.task for g in groups if g.task.key in picks}

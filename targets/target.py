@@ -54,8 +54,9 @@ class Target(Protocol):
         with the finished folder before it is put in place, and what it raises ends the writing with nothing left behind. Raises
         a TargetError."""
 
-    def run(self, folder: Path, inputs: Arrays) -> Sequence[np.ndarray] | None:
-        """The outputs of an artifact of this target; None where nothing here can run it."""
+    def run(self, folder: Path, inputs: Arrays, way: int = 0) -> Sequence[np.ndarray] | None:
+        """The outputs of an artifact of this target; None where nothing here can run it. way: number of the variant that makes
+        each kernel, or its last."""
 
     def code_bytes(self, folder: Path) -> int:
         """What of the artifact is code."""

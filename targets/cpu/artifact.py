@@ -176,7 +176,8 @@ def kernel(k: KernelCode, code_bytes: int) -> manifest.Kernel:
 
 def launch(x: Launch) -> manifest.Launch:
     return manifest.Launch(kernel=x.kernel, nodes=x.nodes, tiles=x.tiles, scratch=x.scratch, flops=x.flops, bytes=x.bytes,
-                           args=tuple((p.where, p.offset, p.start) for p in x.args))
+                           args=tuple((p.where, p.offset, p.start) for p in x.args),
+                           variants=tuple(v.kernel for v in x.variants))
 
 
 def code_bytes(kernel: KernelCode) -> int:

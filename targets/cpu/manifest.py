@@ -48,7 +48,8 @@ class Kernel(Record):
 
 
 class Launch(Record):
-    """One kernel call. scratch: bytes for each thread; flops and bytes: what the operation needs; args: where each lies."""
+    """One kernel call. scratch: bytes for each thread; flops and bytes: what the operation needs; args: where each lies;
+    variants: kernels that may run in its place."""
 
     kernel: str
     nodes: tuple[str, ...]
@@ -57,6 +58,7 @@ class Launch(Record):
     flops: int
     bytes: int
     args: tuple[tuple[str, int, int], ...]
+    variants: tuple[str, ...] = ()
 
 
 class Machine(Record):

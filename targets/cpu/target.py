@@ -57,7 +57,7 @@ class CpuTarget:
         return artifact.write(plan, builds[0], weights, inputs, outputs, self.devices[0], out_dir, passes=passes, tools=tools,
                               info=info, program=not self.native, check=check)
 
-    def run(self, folder: Path, inputs: Arrays) -> Sequence[np.ndarray] | None:
+    def run(self, folder: Path, inputs: Arrays, way: int = 0) -> Sequence[np.ndarray] | None:
         if self.native:
             with loader.load(folder) as model:
                 got = model(*inputs)

@@ -40,9 +40,11 @@ def flags(version: tuple[int, int, int]) -> list[str]:
     return ["--experimental-wasm-relaxed-simd"] if version[0] < RELAXED else []
 
 
-def run(folder: Path, inputs: Sequence[np.ndarray], build: str | None = None, limit: float = LIMIT_S) -> list[np.ndarray] | None:
+def run(folder: Path, inputs: Sequence[np.ndarray], build: str | None = None, limit: float = LIMIT_S,
+        threads: int = 1, way: int = 0) -> list[np.ndarray] | None:
     """The package's outputs for these inputs, in the order of its manifest; None where there is no Node. build: by default the
-    one that the loader takes; limit: seconds. Raises ArtifactError where the package cannot be run."""
+    one that the loader takes; limit: seconds; threads: how many work on it; way: number of the variant that makes each kernel, or
+    its last. Raises ArtifactError where the package cannot be run."""
     node = program()
     if node is None:
         return None
@@ -56,8 +58,9 @@ def run(folder: Path, inputs: Sequence[np.ndarray], build: str | None = None, li
         for entry, array in zip(given, inputs, strict=True):
             Path(entry["file"]).write_bytes(np.ascontiguousarray(array).tobytes())
         request = place / "request.json"
-        request.write_text(json.dumps({"index": str(Path(folder).resolve() / "index.js"), "build": build, "inputs": given,
-                                       "outputs": made}))
+        choices = [min(way, n) for n in {x.kernel: len(x.variants) for x in about.launches if x.variants}.values()]
+        request.write_text(json.dumps({"index": str(Path(folder).resolve() / "index.js"), "build": build, "threads": threads,
+                                       "choices": choices, "inputs": given, "outputs": made}))
         try:
             done = subprocess.run([path, *flags(version), str(FILES / "run.mjs"), str(request)], capture_output=True, text=True,
                                   errors="replace", stdin=subprocess.DEVNULL, timeout=limit, check=False)

@@ -41,8 +41,8 @@ class WebTarget:
         return package.write(plan, dict(zip(profile.BUILDS, builds, strict=True)), weights, inputs, outputs,
                              profile.devices(), out_dir, passes=passes, tools=tools, info=info, check=check)
 
-    def run(self, folder: Path, inputs: Arrays) -> Sequence[np.ndarray] | None:
-        return node.run(folder, inputs)
+    def run(self, folder: Path, inputs: Arrays, way: int = 0) -> Sequence[np.ndarray] | None:
+        return node.run(folder, inputs, way=way)
 
     def code_bytes(self, folder: Path) -> int:
         """Of the best build and the loader: what a browser downloads besides the weights."""
