@@ -25,13 +25,13 @@ export class Camera {
   async start() {
     if (!navigator.mediaDevices) {
       throw new Failure(`A live camera needs https or localhost, and this page comes from ${location.origin}. ` +
-        "“Choose a picture” can take a photo on a phone.");
+        "“Choose a picture” can take a photo on a phone.", "CAMERA");
     }
     const wanted = { facingMode: this.#facing, width: { ideal: 1280 }, height: { ideal: 720 } };
     try {
       this.#stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
     } catch (error) {
-      throw new Failure(WHY[error.name] ?? `The camera cannot be used: ${error.message}`);
+      throw new Failure(WHY[error.name] ?? `The camera cannot be used: ${error.message}`, "CAMERA");
     }
     this.video.srcObject = this.#stream;
     await this.video.play();

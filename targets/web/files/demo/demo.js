@@ -14,14 +14,14 @@ import { TOLERANCE, relativeError, view } from "./tensors.js";
 const ROUNDS = 30;          // runs to time,
 const ENOUGH_MS = 1500;     // or fewer, when they take so long,
 const FEWEST = 5;           // but not fewer than these
-const RECENT = 30;          // of a camera's runs
+const RECENT_MS = 2000;     // of a camera's runs
 const PATIENCE_MS = 300;
 
 const TITLES = {
   FILE_MISSING: "A file of the model is missing", FILE_DAMAGED: "A file of the model is damaged",
   NETWORK: "The model could not be fetched", NO_SIMD: "This browser cannot run the model",
   OUT_OF_MEMORY: "There is not enough memory", INPUT_NAME: "The input does not fit", INPUT_DTYPE: "The input does not fit",
-  INPUT_SHAPE: "The input does not fit",
+  INPUT_SHAPE: "The input does not fit", CAMERA: "No camera",
 };
 
 // ---- What goes wrong ---------------------------------------------------------------------------------------------------
@@ -32,6 +32,7 @@ function complain(error, fatal = false) {
   title.textContent = TITLES[error.code] ?? (fatal ? "The model cannot be loaded" : "That did not work");
   text.textContent = error.message;
   again.hidden = !fatal;
+  $("main").hidden = fatal;
   again.onclick = () => location.reload();
   $("#failure").hidden = false;
   $("#failure").scrollIntoView({ block: "nearest" });
@@ -86,7 +87,7 @@ function results(engine, tensors, labels) {
     const { ms, outputs } = await engine.run(inputs).finally(() => clearTimeout(waiting));
     shown.forEach((output) => output.show(outputs[output.tensor.name]));
     const now = performance.now();
-    recent = [...recent.filter(({ at }) => now - at < 1000), { ms, at: now }].slice(-RECENT);
+    recent = [...recent.filter(({ at }) => now - at < RECENT_MS), { ms, at: now }];
     const rate = recent.length > 3 ? ` · ${Math.round((1000 * (recent.length - 1)) / (now - recent[0].at))} a second` : "";
     $("#took").textContent = milliseconds(median(recent.map((run) => run.ms))) + rate;
     $("#result").hidden = false;
@@ -179,6 +180,7 @@ async function start() {
   const input = first
     ? pictureInput(about.inputs[0], first, { scale, ...settings }, run, attempt)
     : tensorInput(about.inputs, () => sample("inputs"), run, attempt);
+  $("#input").hidden = false;
 
   tell(await loaded, bytes);
   const inputs = await sample("inputs"), once = await engine.run(named(inputs));

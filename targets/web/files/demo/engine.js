@@ -2,7 +2,7 @@
 
 /** Something that the page tells people. */
 export class Failure extends Error {
-  /** @param {string} message @param {string} [code] of a BurnishError */
+  /** @param {string} message @param {string} [code] a BurnishError's, or CAMERA */
   constructor(message, code) {
     super(message);
     this.code = code;

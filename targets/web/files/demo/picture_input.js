@@ -12,7 +12,7 @@ const PREVIEW = 720;
  * @param {import("./tensors.js").Tensor} tensor
  * @param {import("./picture.js").Layout} of
  * @param {{mean?: number[], std?: number[], scale: string}} settings scale: what pixels are made by default
- * @param {(inputs: Record<string, any>) => Promise<void>} run shows what the model makes of it
+ * @param {(inputs: Record<string, any>) => Promise<any>} run shows what the model makes of it
  * @param {(what: () => Promise<void>) => Promise<boolean>} attempt shows what goes wrong; was it done?
  */
 export function pictureInput(tensor, of, settings, run, attempt) {
@@ -90,7 +90,7 @@ export function pictureInput(tensor, of, settings, run, attempt) {
   }
 
   async function tell() {
-    $("#camera").textContent = camera.on ? "Stop the camera" : "Camera";
+    $("#camera").textContent = camera.on ? "Stop" : "Camera";
     $("#outputs").setAttribute("aria-live", camera.on ? "off" : "polite");     // not thirty times a second
     $("#turn").hidden = !camera.on || !(await Camera.several());
   }

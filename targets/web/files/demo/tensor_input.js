@@ -9,7 +9,7 @@ const FIRST = 6;
 /**
  * @param {import("./tensors.js").Tensor[]} tensors
  * @param {() => Promise<any[]>} sample
- * @param {(inputs: Record<string, any>) => Promise<void>} run shows what the model makes of them
+ * @param {(inputs: Record<string, any>) => Promise<any>} run shows what the model makes of them
  * @param {(what: () => Promise<void>) => Promise<boolean>} attempt shows what goes wrong
  */
 export function tensorInput(tensors, sample, run, attempt) {
@@ -40,7 +40,7 @@ class Field {
     /** @type {Record<string, () => any>} */
     this.sources = { sample, zeros: () => zeros(tensor), random: () => random(tensor) };
     this.select = element("select", { onchange: () => attempt(() => this.value()) },
-      ...["sample", "zeros", "random"].map((value) => element("option", { value, textContent: value })));
+      ...Object.keys(this.sources).map((value) => element("option", { value, textContent: value })));
     this.select.setAttribute("aria-label", `What ${tensor.name} is filled with`);
     const file = element("input", { type: "file", accept: ".npy,.json,.bin", className: "unseen" });
     const open = (/** @type {FileList | undefined} */ files) => files?.length && attempt(() => this.open(files[0]));

@@ -22,7 +22,7 @@ const calls = {
 onmessage = async ({ data: { id, call, given } }) => {
   try {
     const result = await calls[call](given);
-    postMessage({ id, result }, Object.values(result.outputs ?? {}).map((array) => array.buffer));
+    postMessage({ id, result }, { transfer: Object.values(result.outputs ?? {}).map((array) => array.buffer) });
   } catch (error) {
     postMessage({ id, error: { code: error.code, message: error.message ?? String(error) } });
   }
