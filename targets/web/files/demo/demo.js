@@ -60,7 +60,7 @@ async function fetched(path) {
     throw new Failure(`cannot fetch ${path}: ${error.message}`, "NETWORK");
   });
   if (!response.ok) {
-    throw new Failure(`cannot fetch ${path}: the server answered ${response.status}; it must have the whole package, not demo/ alone`,
+    throw new Failure(`cannot fetch ${path}: the server answered ${response.status}; it needs the whole package, not demo/ alone`,
       "FILE_MISSING");
   }
   return response;
@@ -124,10 +124,10 @@ function whyOneThread(threads) {
 
 /** @param {{ms: number, build: string, threads: number, memory: number}} model @param {number} bytes that were loaded */
 function tell({ ms, build, threads, memory }, bytes) {
-  const { weights, loader } = document.body.dataset;
+  const [weights, loader] = [document.body.dataset.weights, document.body.dataset.loader].map(Number);
   const facts = {
     "Loaded in": seconds(ms), "SIMD": { "relaxed-simd": "relaxed", "simd": "baseline" }[build] ?? build, "Threads": threads,
-    "Memory": megabytes(memory), "Code": megabytes(bytes - Number(weights) + Number(loader)), "Weights": megabytes(Number(weights)),
+    "Memory": megabytes(memory), "Code": megabytes(bytes - weights + loader), "Weights": megabytes(weights),
   };
   $("#known dl").append(...Object.entries(facts).map(([name, value]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, String(value)))));
@@ -165,7 +165,7 @@ async function start() {
   });
   const loaded = engine.load();
   loaded.catch(() => {});       // it is awaited below, when the page is there
-  const [about, settings] = await Promise.all(["../sample/sample.json", "settings.json"].map(async (x) => (await fetched(x)).json()));
+  const about = await (await fetched("../sample/sample.json")).json(), settings = await (await fetched("settings.json")).json();
   /** @type {Record<string, Promise<any[]>>} */
   const arrays = {};
   const sample = (/** @type {"inputs" | "outputs"} */ kind) => (arrays[kind] ??= Promise.all(about[kind].map(

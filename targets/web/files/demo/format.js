@@ -1,13 +1,14 @@
 // Numbers as people read them.
 
 /** @param {number} ms */
-export const milliseconds = (ms) => (ms < 1000 ? `${ms.toFixed(ms < 10 ? 2 : ms < 100 ? 1 : 0)} ms` : `${(ms / 1000).toFixed(2)} s`);
+export const milliseconds = (ms) =>
+  ms < 1000 ? `${ms.toFixed(ms < 10 ? 2 : ms < 100 ? 1 : 0)} ms` : `${(ms / 1000).toFixed(2)} s`;
 
 /** @param {number} ms */
 export const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 
 /** @param {number} bytes */
-export const megabytes = (bytes) => (bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} KB` : `${(bytes / 1e6).toFixed(1)} MB`);
+export const megabytes = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} KB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
 /** @param {number} value */
 export const percent = (value) => `${(100 * value).toFixed(value < 0.9995 ? 1 : 0)} %`;

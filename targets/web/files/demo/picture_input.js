@@ -25,15 +25,17 @@ export function pictureInput(tensor, of, settings, run, attempt) {
   const given = { title: "as given", mean: settings.mean ?? [0], std: settings.std ?? [1] };
   const scales = settings.mean || settings.std ? { given, ...SCALES } : SCALES;
   for (const [value, { title, mean, std }] of Object.entries(scales)) {
+    if (Math.max(mean.length, std.length) > of.channels) continue;
     const selected = value === "given" || (scale.value !== "given" && value === settings.scale);
-    if (Math.max(mean.length, std.length) <= of.channels) scale.append(element("option", { value, textContent: title, selected }));
+    scale.append(element("option", { value, textContent: title, selected }));
   }
   scale.parentElement.hidden = tensor.dtype === "uint8";
   colours.parentElement.hidden = of.channels === 1;
 
   function prepared() {
     const shown = [scale, colours, fit].filter((select) => !select.parentElement.hidden);
-    $("#prepared").textContent = shown.map((select) => (select === scale ? "values " : "") + select.selectedOptions[0].text).join(" · ");
+    const words = shown.map((select) => (select === scale ? "values " : "") + select.selectedOptions[0].text);
+    $("#prepared").textContent = words.join(" · ");
   }
 
   // ---- What is seen

@@ -85,7 +85,7 @@ export class Output {
     this.array = array;
     this.draw?.();
     const { min, max, mean, odd } = statistics(array, this.tensor.dtype);
-    this.range.textContent = array.length === odd ? "no finite number" : `min ${short(min)} · max ${short(max)} · mean ${short(mean)}` +
-      (odd ? ` · ${odd} not finite` : "");
+    this.range.textContent = (odd === array.length ? "" : `min ${short(min)} · max ${short(max)} · mean ${short(mean)}`) +
+      (odd ? ` ${odd} not finite` : "");
   }
 }

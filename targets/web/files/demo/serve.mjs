@@ -3,7 +3,7 @@
 import { createReadStream, readFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createServer } from "node:http";
-import { extname, join, normalize, sep } from "node:path";
+import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -14,7 +14,7 @@ const USAGE = `Serves the demo page of this package until Ctrl-C.
   --labels FILE   names of the classes, one on each line
   --mean A,B,C    of the model's pictures, for each channel, in units of 0..1
   --std A,B,C     likewise`;
-const ROOT = fileURLToPath(new URL("..", import.meta.url));
+const ROOT = fileURLToPath(new URL("..", import.meta.url));      // ends with a slash
 const FIRST_PORT = 8080, PORTS = 20;
 const TYPES = {
   ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
@@ -52,9 +52,9 @@ function lines(file) {
 }
 
 function options() {
-  const text = /** @type {const} */ ({ type: "string" });
+  const text = /** @type {const} */ ({ type: "string" }), flag = /** @type {const} */ ({ type: "boolean" });
   try {
-    return parseArgs({ options: { port: text, host: text, labels: text, mean: text, std: text, help: { type: "boolean" } } }).values;
+    return parseArgs({ options: { port: text, host: text, labels: text, mean: text, std: text, help: flag } }).values;
   } catch (error) {
     return refuse(`${error.message.split(". ")[0]}; --help lists the options`);
   }
@@ -80,8 +80,8 @@ function serve(settings) {
       return say(response, 200, JSON.stringify(settings), { "Content-Type": TYPES[".json"], "Cache-Control": "no-store" });
     }
     const file = normalize(join(ROOT, path.endsWith("/") ? `${path}index.html` : path));
-    const about = file.startsWith(ROOT.endsWith(sep) ? ROOT : ROOT + sep) && !file.includes("\0") && (await stat(file).catch(() => null));
-    if (!about || !about.isFile()) return say(response, 404, `there is no ${path}`);
+    const about = file.startsWith(ROOT) && !file.includes("\0") ? await stat(file).catch(() => null) : null;
+    if (!about?.isFile()) return say(response, 404, `there is no ${path}`);
     response.writeHead(200, {
       ...HEADERS, "Content-Type": TYPES[extname(file)] ?? "application/octet-stream", "Content-Length": about.size,
       "Cache-Control": HASHED.test(file) ? "public, max-age=31536000, immutable" : "no-cache",
