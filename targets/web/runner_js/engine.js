@@ -15,7 +15,8 @@ const SHORTEST = 50e-6; // seconds of a sample of one kernel by itself, and how 
 const STEPS = 20;
 const FEW_STEPS = 4; // of a sample among others: called again, its data is warm, but one step is no time
 const MAX_REPEATS = 1 << 20;
-const WARM_CALLS = 3; // at least: V8 replaces a function's code between two calls, never within one
+const TURN = 2e-3; // seconds for which a new kernel is called in its turn, until it is warm: V8 wants about 1 ms of looping
+const TURNS = 3; // at least: V8 replaces a function's code between two calls, never within one
 
 /** A command that is not obeyed. The engine goes on as it was. */
 export class Refused extends Error {}
@@ -83,8 +84,8 @@ export class Engine {
   #step = 0; // of the clock, in seconds; found when it is first needed
 
   /**
-   * @param {{warm?: number, now?: () => number}} [options] warm: seconds that a kernel is called for before it is first timed,
-   *   where the host cannot make V8 compile it well at once; now: the clock, in seconds
+   * @param {{warm?: number, now?: () => number}} [options] warm: seconds without progress after which new kernels are taken to be
+   *   compiled as well as they will be, where the host cannot make V8 do it at once; now: the clock, in seconds
    */
   constructor({ warm = 0, now = () => performance.now() / 1000 } = {}) {
     this.warm = warm;
@@ -210,7 +211,7 @@ export class Engine {
     if (count > body.left / 4) throw new Refused("the command is shorter than what it announces");
     const steps = Array.from({ length: count }, () => this.#alternatives(body));
     this.#step ||= this.#resolution();
-    for (const step of steps) for (const a of step.all) this.#warmUp(a.call);
+    this.#warmUp(steps);
     this.#measure(steps, rounds, seconds, giveUp);
     this.#running = "";
     return answered(steps);
@@ -236,12 +237,28 @@ export class Engine {
     return smallest;
   }
 
-  /** Calls a new kernel until it has left V8's baseline compiler. @param {Call} call */
-  #warmUp(call) {
-    if (this.warm === 0 || this.#warm.has(call.kernel)) return;
-    this.#warm.add(call.kernel);
-    const end = this.now() + this.warm;
-    for (let n = 0; n < WARM_CALLS || this.now() < end; n++) this.#invoke(call);
+  /**
+   * Calls new kernels in turn until none has become a tenth faster for a while: then V8's optimizing compiler, which is at work
+   * meanwhile, is done with them.
+   * @param {Step[]} steps
+   */
+  #warmUp(steps) {
+    if (this.warm === 0) return;
+    const calls = steps.flatMap((step) => step.all.map((a) => a.call)).filter(({ kernel }) => !this.#warm.has(kernel));
+    const fresh = [...new Map(calls.map((call) => [call.kernel, { call, best: Infinity }])).values()];
+    let changed = this.now();
+    for (let turn = 0; fresh.length > 0 && (turn < TURNS || this.now() - changed < this.warm); turn++) {
+      for (const one of fresh) {
+        const start = this.now();
+        let calls = 0;
+        let taken = 0;
+        for (; taken < TURN; calls++, taken = this.now() - start) this.#invoke(one.call);
+        if (taken / calls > 0.9 * one.best) continue;
+        one.best = taken / calls;
+        changed = start + taken;
+      }
+    }
+    for (const { call } of fresh) this.#warm.add(call.kernel);
   }
 
   /** @param {Step[]} steps @param {number} rounds @param {number} seconds @param {number} giveUp */

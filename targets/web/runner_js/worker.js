@@ -1,7 +1,7 @@
 /** The engine in a Worker of the page, which ends it where a kernel hangs. */
 import { Died, Engine, Refused } from "./engine.js";
 
-const WARM = 0.05; // seconds without progress after which V8's optimizing compiler is taken to be done
+const WARM = 0.05; // seconds without progress, after which kernels are taken to be compiled as well as they will be
 const ANSWERED = 0, REFUSED = 1, DIED = 2;
 
 const engine = new Engine({ warm: WARM });
