@@ -14,7 +14,6 @@ from .toolchain import STACK
 
 PAGE = 1 << 16
 MAX_THREADS = 16        # team.c has places for as many
-TEAM_EXPORTS = ("start", "live", "__stack_pointer")
 MAX_BYTES = 1 << 31     # of memory: offsets of kernels and relocations are signed 32-bit numbers
 
 
@@ -74,10 +73,11 @@ def pages(heap_base: int, size: int) -> int:
     return -(-(heap_base + size) // PAGE)
 
 
-def exports(plan: Plan) -> tuple[str, ...]:
+def exports(plan: Plan, threads: bool) -> tuple[str, ...]:
     """What the module shows: `setup`, which runs once when the weights are in place; `run(first, last)`, which runs the model's
-    launches [first, last); `choose(launch, way)`, where launches have variants."""
-    return ("setup", "run", *(("choose",) if plan.tunable else ()), "__heap_base")
+    launches [first, last); `choose(launch, way)`, where launches have variants; for threads what team.c has."""
+    return ("setup", "run", *(("choose",) if plan.tunable else ()), *(("start", "live", "__stack_pointer") if threads else ()),
+            "__heap_base")
 
 
 def source(plan: Plan) -> str:

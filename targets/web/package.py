@@ -16,14 +16,15 @@ from ..cpu import driver as c
 from ..cpu.artifact import Arrays, check_sample, install, kernel, machine, refuse_to_overwrite, shared
 from ..cpu.errors import ArtifactError
 from ..plan import KernelCode, Plan, Signature
-from . import driver, manifest, module, profile, text, toolchain
+from . import demo, driver, manifest, module, profile, text, toolchain
 
 HASH = 8        # hexadecimal digits of the SHA-256 in the names of files that may be cached for ever
+PIECE = 1 << 22         # bytes that the loader checks at once, while the next ones arrive
 
 
 @dataclass(frozen=True)
 class Code:
-    """A linked build: its module, where its heap begins, the pages of memory that it takes."""
+    """A linked build: its module, where its heap begins, the pages of memory that it takes with one thread."""
 
     file: str
     content: bytes
@@ -55,12 +56,15 @@ def write(plan: Plan, builds: Mapping[str, Sequence[KernelCode]], weights: bytes
         raise ArtifactError(f"a package has the builds {', '.join(profile.BUILDS)}; kernels came for {', '.join(builds)}, "
                             f"devices for {', '.join(devices)}")
 
-    linked = {build: link(plan, build, builds[build]) for build in profile.BUILDS}
+    ways = (False, True) if driver.is_shared(plan) else (False,)
+    made_from = {name(build, threads): (build, threads) for threads in ways for build in profile.BUILDS}
+    linked = {n: link(plan, n, builds[build], threads) for n, (build, threads) in made_from.items()}
     files = contents(plan, linked, payload, inputs, outputs)
     record = manifest.Manifest(**shared(plan, files, passes, tools or {}, info or {}), package=driver.package_name(plan.name),
-                               builds={b: describe(x, builds[b], devices[b]) for b, x in linked.items()})
+                               builds={n: describe(x, builds[made_from[n][0]], devices[made_from[n][0]])
+                                       for n, x in linked.items()})
     files[manifest.FILE] = (record.model_dump_json(indent=1) + "\n").encode()
-    install(files, place, check)
+    install(files, place, check, (demo.SERVER,))
     return place
 
 
@@ -70,11 +74,16 @@ def check_names(kind: str, signatures: Sequence[Signature]) -> None:
         raise ArtifactError(f"two {kind}s have the same name, by which JavaScript tells them apart: {', '.join(names)}")
 
 
-def link(plan: Plan, build: str, kernels: Sequence[KernelCode]) -> Code:
+def name(build: str, threads: bool) -> str:
+    """Of a build for one thread or for several, whose kernels are the same."""
+    return f"{build}-threads" if threads else build
+
+
+def link(plan: Plan, name: str, kernels: Sequence[KernelCode], threads: bool) -> Code:
     objects = {f"k{n}.o": k.code for n, k in enumerate(kernels)}
-    content = toolchain.link(driver.source(plan), objects, driver.exports(plan))
+    content = toolchain.link(driver.source(plan), objects, driver.exports(plan, threads), threads)
     heap = module.exported_address(content, "__heap_base")
-    return Code(f"{c.identifier(plan.name)}.{build}.{short(content)}.wasm", content, heap,
+    return Code(f"{c.identifier(plan.name)}.{name}.{short(content)}.wasm", content, heap,
                 driver.pages(heap, driver.layout(plan).size))
 
 
@@ -96,10 +105,13 @@ def contents(plan: Plan, linked: Mapping[str, Code], weights: bytes, inputs: Arr
     weights_file = f"{c.identifier(plan.name)}.{short(weights)}.weights"
     files = {code.file: code.content for code in linked.values()}
     files |= {weights_file: weights, "index.js": index_js(plan, linked, weights_file, weights).encode(),
+              "worker.js": text.read("worker.js").encode(),
               "index.d.ts": text.types(plan).encode(), "LICENSE": text.read("LICENSE").encode()}
     files |= sample(plan, inputs, outputs)
-    sizes = {name: len(files[name]) for name in ("index.js", *(x.file for x in linked.values()), weights_file)}
-    files["README.md"] = text.readme(plan, sizes, max(x.pages for x in linked.values()) * driver.PAGE).encode()
+    sizes = {name: len(files[name]) for name in ("index.js", "worker.js", *(x.file for x in linked.values()), weights_file)}
+    files |= demo.contents(plan, sizes)
+    files["README.md"] = text.readme(plan, sizes, max(x.pages for x in linked.values()) * driver.PAGE,
+                                      driver.stride(plan)).encode()
     files["package.json"] = package_json(plan, files).encode()
     return files
 
@@ -113,14 +125,20 @@ def index_js(plan: Plan, linked: Mapping[str, Code], weights_file: str, weights:
 
     model = {
         "inputs": described(plan.inputs, at.inputs), "outputs": described(plan.outputs, at.outputs),
-        "weights": {"file": weights_file, "at": at.weights, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
-        "launches": len(plan.launches),
-        "builds": {b: {"file": x.file, "bytes": len(x.content), "sha256": hashlib.sha256(x.content).hexdigest(),
-                       "heap": x.heap_base, "pages": x.pages} for b, x in linked.items()},
+        "weights": {**file(weights_file, weights), "at": at.weights}, "piece": PIECE,
+        "builds": {b: {**file(x.file, x.content), "heap": x.heap_base} for b, x in linked.items()},
+        "launches": len(plan.launches), "threads": driver.MAX_THREADS if driver.is_shared(plan) else 1,
+        "bytes": at.size, "scratch": at.scratch, "stride": driver.stride(plan),
     }
     names = [*(x.file for x in linked.values()), weights_file]
     urls = "".join(f'  "{name}": () => new URL("./{name}", import.meta.url),\n' for name in names)
     return text.fill("index.js", MODEL=json.dumps(model), FILES=urls)
+
+
+def file(name: str, content: bytes) -> dict[str, Any]:
+    """What the loader checks: the size, and the SHA-256 of each piece."""
+    pieces = (content[at:at + PIECE] for at in range(0, len(content), PIECE))
+    return {"file": name, "bytes": len(content), "sha256": [hashlib.sha256(piece).hexdigest() for piece in pieces]}
 
 
 def sample(plan: Plan, inputs: Arrays, outputs: Arrays) -> dict[str, bytes]:
@@ -141,6 +159,7 @@ def package_json(plan: Plan, files: Mapping[str, bytes]) -> str:
         "type": "module", "main": "./index.js", "types": "./index.d.ts",
         "exports": {".": {"types": "./index.d.ts", "default": "./index.js"}, "./package.json": "./package.json",
                     "./manifest.json": "./manifest.json", "./sample/*": "./sample/*"},
+        "bin": {driver.package_name(plan.name): f"./{demo.SERVER}"},
         "files": sorted({name.split("/")[0] for name in files} | {manifest.FILE}),
         "sideEffects": False, "engines": {"node": ">=20.16"},
     }, indent=2) + "\n"

@@ -44,7 +44,7 @@ def test_a_browser_without_relaxed_simd_gets_the_other_build(lenet_folder: Path)
 @needs_node
 def test_memory_stays_flat_and_outputs_are_new(lenet_folder: Path) -> None:
     got = javascript(lenet_folder, """
-        const m = await load(), before = m.memoryBytes;
+        const m = await load({ threads: 1 }), before = m.memoryBytes;
         const { logits: first } = await m.run({ image });
         const copy = first.slice();
         await m.run({ image: new Float32Array(784) });
@@ -62,7 +62,7 @@ def test_memory_stays_flat_and_outputs_are_new(lenet_folder: Path) -> None:
 def test_progress_ends_at_the_total(lenet_folder: Path) -> None:
     seen = javascript(lenet_folder, """
         const seen = [];
-        await load({ onProgress: (p) => seen.push([p.loaded, p.total]) });
+        await load({ threads: 1, onProgress: (p) => seen.push([p.loaded, p.total]) });
         return seen;
     """)
     sizes = one(lenet_folder, "*.weights").stat().st_size + one(lenet_folder, "*.relaxed-simd.*.wasm").stat().st_size
@@ -93,10 +93,10 @@ def test_wrong_inputs_are_named(lenet_folder: Path) -> None:
 @pytest.mark.parametrize(("pattern", "change", "code", "words"), [
     ("*.weights", lambda b: b[:1000] + bytes([b[1000] ^ 1]) + b[1001:], "FILE_DAMAGED", "SHA-256"),
     ("*.weights", lambda b: b[:-64], "FILE_DAMAGED", "cut off"), ("*.weights", lambda b: b + b"0", "FILE_DAMAGED", "larger"),
-    ("*.relaxed*.wasm", lambda b: b[:-9], "FILE_DAMAGED", "cut off"),
-    ("*.relaxed*.wasm", lambda b: b"<!doctype html>", "FILE_DAMAGED", "another file"),
-    ("*.relaxed*.wasm", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "FILE_DAMAGED", "SHA-256"),
-    ("*.relaxed*.wasm", None, "FILE_MISSING", "wasm"), ("*.weights", None, "FILE_MISSING", "weights")])
+    ("*.relaxed-simd.*.wasm", lambda b: b[:-9], "FILE_DAMAGED", "cut off"),
+    ("*.relaxed-simd.*.wasm", lambda b: b"<!doctype html>", "FILE_DAMAGED", "another file"),
+    ("*.relaxed-simd.*.wasm", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "FILE_DAMAGED", "SHA-256"),
+    ("*.relaxed-simd.*.wasm", None, "FILE_MISSING", "wasm"), ("*.weights", None, "FILE_MISSING", "weights")])
 def test_damaged_files_are_found(lenet_folder: Path, tmp_path: Path, pattern: str, change: Any, code: str, words: str) -> None:
     copy = Path(shutil.copytree(lenet_folder, tmp_path / "copy"))
     file = one(copy, pattern)
@@ -104,7 +104,7 @@ def test_damaged_files_are_found(lenet_folder: Path, tmp_path: Path, pattern: st
         file.unlink()
     else:
         file.write_bytes(change(file.read_bytes()))
-    found, message = javascript(copy, "return fails(() => load())")
+    found, message = javascript(copy, "return fails(() => load({ threads: 1 }))")
     assert found == code and words in message and file.name in message
     with pytest.raises(ArtifactError, match=words):
         node.run(copy, [np.zeros((1, 1, 28, 28), np.float32)], "relaxed-simd")
@@ -114,10 +114,10 @@ def test_damaged_files_are_found(lenet_folder: Path, tmp_path: Path, pattern: st
 def test_damage_is_found_without_crypto(lenet_folder: Path, tmp_path: Path) -> None:
     """A page that is not on https has no crypto.subtle: then code that is no code is still an error of ours."""
     copy = Path(shutil.copytree(lenet_folder, tmp_path / "copy"))
-    file = one(copy, "*.relaxed*.wasm")
+    file = one(copy, "*.relaxed-simd.*.wasm")
     file.write_bytes(bytes(file.stat().st_size))
     without = 'Object.defineProperty(globalThis, "crypto", { value: undefined });'
-    found, message = javascript(copy, f"{without} return fails(() => load())")
+    found, message = javascript(copy, f"{without} return fails(() => load({{ threads: 1 }}))")
     assert found == "FILE_DAMAGED" and "cannot be compiled" in message
     assert javascript(lenet_folder, f"{without} return (await (await load()).run({{ image }})).logits.length") == 10
 

@@ -8,6 +8,7 @@ export interface Inputs {
 export interface Outputs {
 @OUTPUTS@}
 
+/** By what the browser's WebAssembly can do; each is there for one thread and, where threads help the model, for several. */
 export type Build = "relaxed-simd" | "simd";
 
 /**
@@ -41,16 +42,26 @@ export interface LoadOptions {
   signal?: AbortSignal;
   /** By default the best that the browser can run. */
   build?: Build;
+  /**
+   * How many threads work on a run, the calling one among them: by default as many as CPUs, at most 4. A page has more than one only
+   * where it is cross-origin isolated (served with the headers `Cross-Origin-Opener-Policy: same-origin` and
+   * `Cross-Origin-Embedder-Policy: require-corp`); elsewhere, and where no worker can be started, the model runs on one thread and a
+   * line on the console says why.
+   */
+  threads?: number;
 }
 
 export interface Model {
   readonly inputs: readonly Tensor[];
   readonly outputs: readonly Tensor[];
   readonly build: Build;
+  /** How many there are: at most 16; 1 where nothing in the model is worth sharing out. */
+  readonly threads: number;
   /** Bytes of memory that the model holds; 0 when it is disposed of. */
   readonly memoryBytes: number;
   /** The calling thread computes: a page that must stay smooth calls from a Web Worker. */
   run(inputs: Inputs): Promise<Outputs>;
+  /** Ends the threads and lets go of the memory. */
   dispose(): void;
 }
 

@@ -3,7 +3,7 @@
 /**
  * @typedef {"relaxed-simd" | "simd"} Build
  * @typedef {{name: string, shape: readonly number[], dtype: string}} Tensor
- * @typedef {{base?: string | URL, build?: Build, signal?: AbortSignal,
+ * @typedef {{base?: string | URL, threads?: number, build?: Build, signal?: AbortSignal,
  *            onProgress?: (progress: {loaded: number, total: number}) => void}} LoadOptions
  */
 
@@ -65,6 +65,13 @@ function choose(wanted) {
 }
 
 /**
+ * A module of Node's; undefined in browsers. Not `import`: bundlers for the browser would look for the module.
+ * @param {string} name
+ * @returns {any}
+ */
+const builtin = (name) => globalThis.process?.getBuiltinModule?.(name);
+
+/**
  * @param {string} name
  * @param {string | URL | undefined} base
  */
@@ -81,8 +88,7 @@ function locate(name, base) {
  * @returns {AsyncGenerator<Uint8Array>}
  */
 async function* pieces(url, signal) {
-  // Not `import`: bundlers for the browser would look for the module.
-  const fs = url.protocol === "file:" ? globalThis.process?.getBuiltinModule?.("node:fs") : undefined;
+  const fs = url.protocol === "file:" ? builtin("node:fs") : undefined;
   if (fs) {
     try {
       yield* fs.createReadStream(url, { signal });
@@ -118,15 +124,34 @@ async function* pieces(url, signal) {
 }
 
 /**
+ * Is it the piece that it should be?
+ * @param {Uint8Array<ArrayBuffer>} piece
+ * @param {string} sha256
+ */
+async function intact(piece, sha256) {
+  const subtle = globalThis.crypto?.subtle;     // only on https and localhost
+  if (!subtle) return true;
+  const digest = new Uint8Array(await subtle.digest("SHA-256", piece));
+  return Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("") === sha256;
+}
+
+/**
  * Fills `target` with a file and checks that it is the file that it should be.
  * @param {URL} url
  * @param {Uint8Array} target
- * @param {string} sha256
+ * @param {string[]} sha256 of each piece
  * @param {AbortSignal} signal
  * @param {(bytes: number) => void} progress
  */
 async function fill(url, target, sha256, signal, progress) {
-  let at = 0;
+  let at = 0, checked = 0;
+  /** @type {Promise<boolean>[]} */
+  const checks = [];
+  const check = (/** @type {number} */ end) => {
+    // In the browser's own threads, while more arrives. A copy, since shared memory is not hashed.
+    checks.push(intact(target.slice(checked, end), sha256[checks.length]));
+    checked = end;
+  };
   for await (const piece of pieces(url, signal)) {
     if (at + piece.length > target.length) {
       throw new BurnishError("FILE_DAMAGED", `${url.href} is larger than the ${target.length} bytes of this package's file`);
@@ -134,22 +159,20 @@ async function fill(url, target, sha256, signal, progress) {
     target.set(piece, at);
     at += piece.length;
     progress(piece.length);
+    while (at - checked >= MODEL.piece) check(checked + MODEL.piece);
   }
   if (at !== target.length) {
     throw new BurnishError("FILE_DAMAGED", `${url.href} has ${at} bytes of ${target.length}: it was cut off, or is another file`);
   }
-  const subtle = globalThis.crypto?.subtle;     // only on https and localhost
-  if (!subtle) return;
-  const digest = new Uint8Array(await subtle.digest("SHA-256", target));
+  if (checked < at) check(at);
+  const whole = (await Promise.all(checks)).every(Boolean);
   signal.throwIfAborted();
-  if (Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("") !== sha256) {
-    throw new BurnishError("FILE_DAMAGED", `${url.href} is damaged: its SHA-256 is not the one of this package's file`);
-  }
+  if (!whole) throw new BurnishError("FILE_DAMAGED", `${url.href} is damaged: its SHA-256 is not the one of this package's file`);
 }
 
 /**
  * @param {URL} url
- * @param {{bytes: number, sha256: string}} file
+ * @param {{bytes: number, sha256: string[]}} file
  * @param {AbortSignal} signal
  * @param {(bytes: number) => void} progress
  */
@@ -164,12 +187,82 @@ async function compile(url, file, signal, progress) {
   }
 }
 
-/** @param {number} pages */
-function allocate(pages) {
+/**
+ * Of fixed size: it never grows.
+ * @param {number} bytes
+ * @param {boolean} shared
+ */
+function allocate(bytes, shared) {
+  const pages = Math.ceil(bytes / 65536);
   try {
-    return new WebAssembly.Memory({ initial: pages, maximum: pages });
+    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared });
   } catch (error) {
     throw new BurnishError("OUT_OF_MEMORY", `the model needs ${Math.ceil(pages / 16)} MiB of memory, which cannot be had`, error);
+  }
+}
+
+/**
+ * How many threads work on a run. Says why where there can be only one.
+ * @param {number | undefined} wanted
+ */
+function count(wanted) {
+  if (wanted !== undefined && !(Number.isInteger(wanted) && wanted > 0)) {
+    throw new BurnishError("OPTION", `threads is a whole number from 1 on, not ${wanted}`);
+  }
+  const cpus = builtin("node:os")?.availableParallelism() ?? globalThis.navigator?.hardwareConcurrency ?? 1;
+  const threads = Math.min(wanted ?? Math.min(cpus, 4), MODEL.threads);
+  if (threads === 1 || (globalThis.crossOriginIsolated !== false && typeof SharedArrayBuffer === "function")) return threads;
+  console.warn("burnish: the model runs on one thread, since this page is not cross-origin isolated. For more, serve the page with " +
+    "the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp (load({ threads: 1 }) asks " +
+    "for one thread)");
+  return 1;
+}
+
+/**
+ * Starts worker.js, which the browser takes only from the page's own origin: from `base` where that is on it, as index.js otherwise.
+ * @param {string | URL | undefined} base
+ * @returns {any} a worker of the browser's or of Node's
+ */
+function spawn(base) {
+  const threads = builtin("node:worker_threads");
+  if (threads) return new threads.Worker(new URL("./worker.js", import.meta.url), { execArgv: [] });   // not the program's: --eval
+  const there = base === undefined ? undefined : locate("worker.js", base);
+  if (there && there.origin === globalThis.location?.origin) return new Worker(there, { type: "module" });
+  return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+}
+
+/**
+ * Starts the members of a team but the first, which is the caller. All wait for work when it resolves.
+ * @param {any[]} workers where to put them
+ * @param {number} threads
+ * @param {string | URL | undefined} base
+ * @param {{module: WebAssembly.Module, memory: WebAssembly.Memory, heap: number}} of
+ */
+async function recruit(workers, threads, base, { module, memory, heap }) {
+  for (let member = 1; member < threads; member++) {
+    const worker = spawn(base);
+    workers.push(worker);
+    worker.postMessage({ module, memory, member, stack: heap + MODEL.scratch + member * MODEL.stride });
+  }
+  await Promise.all(workers.map((worker) => new Promise((resolve, reject) => {
+    const on = (worker.on ?? worker.addEventListener).bind(worker);
+    on("message", (/** @type {any} */ said) => {
+      const text = said.data ?? said;
+      if (text === "ready") resolve(text);
+      else reject(new Error(text));
+    });
+    on("error", (/** @type {any} */ error) => reject(new Error(error.message ?? "worker.js cannot be loaded")));
+  })));
+  for (const worker of workers) worker.unref?.();       // Node may end while they wait
+}
+
+/** May this thread sleep? A page's main thread may not. */
+function patient() {
+  try {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 0);
+    return 1;
+  } catch {
+    return 0;
   }
 }
 
@@ -178,11 +271,12 @@ function allocate(pages) {
  * @param {LoadOptions} [options]
  * @returns {Promise<Model>}
  */
-export async function load({ base, build: wanted, onProgress, signal } = {}) {
+export async function load({ base, threads: asked, build: wanted, onProgress, signal } = {}) {
   signal?.throwIfAborted();
   const build = choose(wanted);
-  const { weights } = MODEL, code = MODEL.builds[build];
-  const memory = allocate(code.pages);
+  let threads = count(asked);
+  const { weights } = MODEL, code = MODEL.builds[threads > 1 ? `${build}-threads` : build];
+  const memory = allocate(code.heap + MODEL.bytes + (threads - 1) * MODEL.stride, threads > 1);
   const total = weights.bytes + code.bytes;
   let loaded = 0;
   const progress = (/** @type {number} */ bytes) => {
@@ -192,19 +286,38 @@ export async function load({ base, build: wanted, onProgress, signal } = {}) {
   const stop = new AbortController();
   const abort = () => stop.abort(signal?.reason);
   signal?.addEventListener("abort", abort);
+  /** @type {any[]} */
+  const workers = [];
+  const end = () => workers.splice(0).forEach((worker) => worker.terminate());
+  const begin = async () => {
+    const module = await compile(locate(code.file, base), code, stop.signal, progress);
+    const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
+    stop.signal.throwIfAborted();
+    const { setup, run, start } = /** @type {Record<string, (...numbers: number[]) => void>} */ (exports);
+    if (threads > 1) {
+      start(threads, patient());
+      try {
+        await recruit(workers, threads, base, { module, memory, heap: code.heap });
+      } catch (error) {
+        end();
+        start(threads = 1, 0);
+        console.warn(`burnish: the model runs on one thread, since workers cannot be started: ${error.message}`);
+      }
+    }
+    return { setup, run };
+  };
   try {
     const target = new Uint8Array(memory.buffer, code.heap + weights.at, weights.bytes);
-    const [module] = await Promise.all([
-      compile(locate(code.file, base), code, stop.signal, progress),
+    const [{ setup, run }] = await Promise.all([
+      begin(),
       fill(locate(weights.file, base), target, weights.sha256, stop.signal, progress),
     ]);
-    const instance = await WebAssembly.instantiate(module, { env: { memory } });
     stop.signal.throwIfAborted();
-    const { setup, run } = /** @type {Record<string, (...launches: number[]) => void>} */ (instance.exports);
     setup();
-    return new Model(build, code.heap, memory, run);
+    return new Model(build, threads, code.heap, memory, run, end);
   } catch (error) {
     stop.abort(error);
+    end();
     throw error;
   } finally {
     signal?.removeEventListener("abort", abort);
@@ -217,24 +330,30 @@ class Model {
   /** @type {WebAssembly.Memory | null} */ #memory;
   /** @type {any[]} */ #given;
   /** @type {any[]} */ #made;
+  /** @type {() => void} */ #end;
 
   /**
    * @param {Build} build
+   * @param {number} threads
    * @param {number} heap
    * @param {WebAssembly.Memory} memory
    * @param {(first: number, last: number) => void} run
+   * @param {() => void} end of the workers
    */
-  constructor(build, heap, memory, run) {
+  constructor(build, threads, heap, memory, run, end) {
     const view = (/** @type {any} */ t) => new ARRAYS[t.dtype](memory.buffer, heap + t.at, t.length);
     const shown = (/** @type {any} */ t) => Object.freeze({ name: t.name, shape: Object.freeze([...t.shape]), dtype: t.dtype });
     /** @type {Build} */
     this.build = build;
+    /** How many compute, the calling one among them. */
+    this.threads = threads;
     /** @type {readonly Tensor[]} */
     this.inputs = Object.freeze(MODEL.inputs.map(shown));
     /** @type {readonly Tensor[]} */
     this.outputs = Object.freeze(MODEL.outputs.map(shown));
     this.#memory = memory;
     this.#run = run;
+    this.#end = end;
     this.#given = MODEL.inputs.map(view);
     this.#made = MODEL.outputs.map(view);
   }
@@ -257,8 +376,9 @@ class Model {
     return Object.fromEntries(MODEL.outputs.map((t, n) => [t.name, this.#made[n].slice()]));
   }
 
-  /** Lets go of the memory. Any number of times. */
+  /** Ends the threads and lets go of the memory. Any number of times. */
   dispose() {
+    this.#end();
     this.#run = this.#memory = null;
     this.#given = this.#made = [];
   }
