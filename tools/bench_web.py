@@ -124,37 +124,56 @@ def warmed(tab: Tab, effort: Effort) -> int:
     return calls
 
 
-def measure(name: str, runtimes: Sequence[Runtime], site: Site, threads: int, effort: Effort, runs: int | None) -> WebRow:
-    """runs: after how many of our package's runs to look whether its memory grew."""
-    inputs = sample(name)
-    expected, plain = (onnxruntime_runner(models.build(name), optimize=o)(inputs) for o in (True, False))
-    row = WebRow(Row(name, {}))
-    missing = row.latency.missing
-    asked: dict[str, dict[str, Any]] = {}
+@dataclass
+class Case:
+    """A model on its way: what the pages of the runtimes are asked for, and what is known of it."""
+
+    name: str
+    row: WebRow
+    inputs: dict[str, np.ndarray]
+    requests: dict[str, dict[str, Any]]
+
+    @property
+    def absent(self) -> dict[str, str]:
+        return self.row.latency.missing
+
+
+def case(name: str, runtimes: Sequence[Runtime], site: Site, threads: int) -> Case:
+    made = Case(name, WebRow(Row(name, {})), sample(name), {})
     for runtime in runtimes:
         try:
-            asked[runtime.name] = {"module": runtime.module, "model": runtime.model(name), "threads": threads,
-                                   "inputs": site.inputs(runtime, inputs)}
+            made.requests[runtime.name] = {"module": runtime.module, "model": runtime.model(name), "threads": threads,
+                                           "inputs": site.inputs(name, runtime, made.inputs)}
         except Unavailable as reason:
-            missing[runtime.name] = str(reason)
-    with launched() as browser, contextlib.ExitStack() as tabs:
-        for key, request in asked.items():
+            made.absent[runtime.name] = str(reason)
+    return made
+
+
+def start(case: Case, site: Site, effort: Effort) -> None:
+    """Times the cold starts; a runtime that does not start is out."""
+    with launched() as browser:
+        for key, request in case.requests.items():
             try:
-                row.starts[key] = cold(browser, site, request, effort.starts)
+                case.row.starts[key] = cold(browser, site, request, effort.starts)
             except Unavailable as reason:
-                missing[key] = str(reason)
-        if OURS.name in row.starts:
-            row.weights_s = weights_load(browser, site, site.weights(name), effort.starts)
-        ready = {key: tabs.enter_context(Tab(browser, site, **asked[key])) for key in row.starts}
+                case.absent[key] = str(reason)
+        if OURS.name in case.row.starts:
+            case.row.weights_s = weights_load(browser, site, site.weights(case.name), effort.starts)
+
+
+def measure(case: Case, site: Site, effort: Effort, runs: int | None) -> None:
+    """Times the runtimes that started. runs: after how many of our package's runs to look whether its memory grew."""
+    expected, plain = (onnxruntime_runner(models.build(case.name), optimize=o)(case.inputs) for o in (True, False))
+    with launched() as browser, contextlib.ExitStack() as tabs:
+        ready = {key: tabs.enter_context(Tab(browser, site, **case.requests[key])) for key in case.row.starts}
         outputs = {key: [o.astype(e.dtype).reshape(e.shape) for o, e in zip(tab.first().outputs, expected, strict=True)]
                    for key, tab in ready.items()}
-        missing |= check({ONNXRUNTIME.name: expected, **outputs}, plain)
-        turns = {key: partial(tab.turn, warmed(tab, effort)) for key, tab in ready.items() if key not in missing}
-        row.latency.timings = rotate(turns, effort.rounds)
-    if runs and OURS.name in row.latency.timings:
-        with launched() as browser, Tab(browser, site, **asked[OURS.name]) as tab:
-            row.growth = grown(browser, tab, runs)
-    return row
+        case.absent.update(check({ONNXRUNTIME.name: expected, **outputs}, plain))
+        turns = {key: partial(tab.turn, warmed(tab, effort)) for key, tab in ready.items() if key not in case.absent}
+        case.row.latency.timings = rotate(turns, effort.rounds)
+    if runs and OURS.name in case.row.latency.timings:
+        with launched() as browser, Tab(browser, site, **case.requests[OURS.name]) as tab:
+            case.row.growth = grown(browser, tab, runs)
 
 
 def cold(browser: Browser, site: Site, request: dict[str, Any], times: int) -> Start:
@@ -213,8 +232,8 @@ def tables(rows: Sequence[WebRow]) -> list[Table]:
     return [table([row.latency for row in rows]), starts, *([memory] if memory.row_count else [])]
 
 
-def page(rows: Sequence[WebRow], about: str, effort: Effort) -> str:
-    """docs/benchmarks-web.md. about: where it was measured."""
+def page(rows: Sequence[WebRow], about: str, cpus: int, effort: Effort) -> str:
+    """docs/benchmarks-web.md. about: where it was measured; cpus: for the cold starts."""
     lines = [
         "# Benchmarks in the browser", "",
         f"Written by `{shlex.join(['python', '-m', 'burnish.tools.bench_web', *sys.argv[1:]])}` on {datetime.date.today()}.", "",
@@ -235,8 +254,9 @@ def page(rows: Sequence[WebRow], about: str, effort: Effort) -> str:
         "", "## Download and first result", "",
         f"From a cold cache, the median of {effort.starts}. The code is all that the browser asked for but the model and the "
         "page itself, raw and by brotli 11. The first outputs are timed from the start of the navigation, and from that of the "
-        "page's script, with which everything that depends on the runtime begins. The browser and the server share the CPUs. "
-        f"Allowed are {FIRST[0]} times what fetching the weights takes alone, plus {FIRST[1] * 1e3:.0f} ms.", "",
+        "page's script, with which everything that depends on the runtime begins. The browser and the server shared "
+        f"{cpus} CPU{'s' * (cpus > 1)}. Allowed are {FIRST[0]} times what fetching the weights takes alone, plus "
+        f"{FIRST[1] * 1e3:.0f} ms.", "",
         f"| {' | '.join(STARTS)} |", f"|---|---|{'---:|' * (len(STARTS) - 2)}"]
     for row in rows:
         lines += [f"| {' | '.join((row.latency.model if i == 0 else '', *line))} |" for i, line in enumerate(start_cells(row))]
@@ -248,10 +268,13 @@ def page(rows: Sequence[WebRow], about: str, effort: Effort) -> str:
             "renderers have to themselves.", "",
             f"| {' | '.join(GROWTH)} |", f"|---|{'---:|' * (len(GROWTH) - 2)}---|",
             *(f"| {' | '.join(line)} |" for line in grown)]
-    missing = [f"- {row.latency.model}: {name}: {why}" for row in rows for name, why in row.latency.missing.items()]
-    if missing:
-        lines += ["", "Not measured:", "", *missing]
+    if absent := missing(rows):
+        lines += ["", "Not measured:", "", *(f"- {line}" for line in absent)]
     return "\n".join(lines) + "\n"
+
+
+def missing(rows: Sequence[WebRow]) -> list[str]:
+    return [f"{row.latency.model}: {name}: {why}" for row in rows for name, why in row.latency.missing.items()]
 
 
 def busy(rows: Sequence[WebRow]) -> bool:
@@ -299,29 +322,35 @@ def main(
             for name in names.split(","):
                 with console.status(f"{'tuning and ' if budget else ''}compiling {name}"):
                     compiled(name, artifacts, reuse, budget, records)
-        pin(threads)        # after compiling, which may use every CPU; the browser inherits it
-        about = where(threads, packages)
+        cpus = len(os.sched_getaffinity(0))
         with tempfile.TemporaryDirectory() as scratch, Site(folder, artifacts, Path(scratch)) as site:
-            rows = []
-            for name in names.split(","):
-                with console.status(f"measuring {name}"):
-                    rows.append(measure(name, runtimes, site, threads, effort, memory))
+            cases = [case(name, runtimes, site, threads) for name in names.split(",")]
+            for each in cases:
+                with console.status(f"starting {each.name}"):
+                    start(each, site, effort)
+            pin(threads)        # after what may use every CPU; the browsers from here on inherit it
+            about = where(threads, packages)
+            for each in cases:
+                with console.status(f"measuring {each.name}"):
+                    measure(each, site, effort, memory)
+            rows = [each.row for each in cases]
     except (npm.NpmError, DownloadError, BurnishError, TargetError) as e:
         console.print(f"[red]bench_web: {e}", highlight=False)
         raise typer.Exit(1) from None
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page(rows, about, effort))
+        output.write_text(page(rows, about, cpus, effort))
     if as_json:
         print(json.dumps({"about": about, "threads": threads, "rows": [row.as_json() for row in rows]}, indent=2))
-        return
-    for made in tables(rows):
-        Console().print(made)
-    for row in rows:
-        for name, why in row.latency.missing.items():
-            console.print(f"[yellow]{row.latency.model}: {name}: {why}", highlight=False)
-    if busy(rows):
-        console.print(f"[yellow]{BUSY}")
+    else:
+        for made in tables(rows):
+            Console().print(made)
+        for line in missing(rows):
+            console.print(line, style="yellow", highlight=False, markup=False)
+        if busy(rows):
+            console.print(f"[yellow]{BUSY}")
+    if any(OURS.name in row.latency.missing for row in rows):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ def rotate(turns: Mapping[str, Callable[[], np.ndarray]], rounds: int,
     names = list(turns)
     samples: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for r in range(rounds):
-        for name in names[r % len(names):] + names[:r % len(names)]:
+        first = r % max(1, len(names))
+        for name in names[first:] + names[:first]:
             samples[name].append(turns[name]())
         progress()
     return {name: Timing(np.concatenate(s), np.array([np.median(turn) for turn in s])) for name, s in samples.items()}

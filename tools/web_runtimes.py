@@ -93,14 +93,14 @@ class Site:
         folder = self._folders["ours"] / name
         return f"/ours/{name}/{next(f for f in manifest.read(folder).files if f.endswith('.weights'))}"
 
-    def inputs(self, runtime: Runtime, arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        """Puts the inputs on the site; gives what a page is told of them."""
+    def inputs(self, name: str, runtime: Runtime, arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """Puts a model's inputs on the site; gives what a page is told of them."""
         told = []
-        for n, (name, array) in enumerate(arrays.items()):
+        for n, (key, array) in enumerate(arrays.items()):
             content = runtime.takes(array)
-            file = f"{runtime.module}_{n}.bin"
+            file = f"{name}_{runtime.module}_{n}.bin"
             (self._scratch / file).write_bytes(content.tobytes())
-            told.append({"name": name, "dtype": content.dtype.name, "shape": list(content.shape), "file": f"/inputs/{file}"})
+            told.append({"name": key, "dtype": content.dtype.name, "shape": list(content.shape), "file": f"/inputs/{file}"})
         return told
 
     def __enter__(self) -> Self:
