@@ -36,12 +36,13 @@ class Invitation:
                 browser = stack.enter_context(Browser(name, ANYWHERE if self._lan else HERE, say=ui.warn))
             except OSError as e:
                 raise TuningRefused(f"the page for the browser cannot be served: {e.strerror}") from e
+            cpu = stack.enter_context(spared_cpu())
             if self._headless:
-                stack.enter_context(chromium.opened(browser.url, max(os.sched_getaffinity(0))))
+                stack.enter_context(chromium.opened(browser.url, cpu))
             else:
                 invite(browser, self._lan)
             try:
-                rig = browser.rig(OPENED_S if self._headless else INVITED_S)
+                rig = browser.rig(OPENED_S if self._headless else INVITED_S, apart=cpu is not None)
             except RunnerGone as e:
                 raise TuningRefused(str(e)) from e
             ui.tell(f"tuning in {rig.fingerprint.core} on {rig.fingerprint.os} "
@@ -53,6 +54,21 @@ class Invitation:
         """Shows the page how far the tune is."""
         if self._browser is not None:
             self._browser.show(ui_tune.shown(state))
+
+
+@contextmanager
+def spared_cpu() -> Iterator[int | None]:
+    """A CPU that this thread, and all that it starts, keeps off meanwhile, for a browser on this machine; None where there is but
+    one."""
+    *ours, last = sorted(os.sched_getaffinity(0))
+    if not ours:
+        yield None
+        return
+    os.sched_setaffinity(0, ours)
+    try:
+        yield last
+    finally:
+        os.sched_setaffinity(0, {*ours, last})
 
 
 def invite(browser: Browser, lan: bool) -> None:

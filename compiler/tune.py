@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..schedules.builder import Builder
-from ..schedules.candidate import Candidate
+from ..schedules.candidate import Candidate, default
 from ..schedules.connect import FILE, FOLDER
 from ..schedules.cost_model import CostModel
 from ..schedules.database import Database
@@ -45,14 +45,18 @@ def tune(lowered: Lowered, inputs: Mapping[str, np.ndarray], rig: Rig, settings:
     is run on; measurer: where not the rig itself. A run that was cut off goes on where it was. Raises BuildError or TuningRefused
     where not even the untuned model can be built or run."""
     scene, made_by = scene_of(lowered, inputs), tools(rig)
+    prepare = None
     known = [r for key in scene.tasks for r in database.trials(key, rig.fingerprint, made_by)]
     ranker = CostModel.pretrained(rig.device, seed=settings.seed) or CostModel()
     with ExitStack() as stack:
         if measurer is None:
-            measurer = Local(stack.enter_context(evaluator(rig, workers, settings.seed)))
+            own = stack.enter_context(evaluator(rig, workers, settings.seed))
+            measurer, prepare = Local(own), own.prepare if rig.apart else None
+            if rig.apart:   # the time of a device that has come from elsewhere begins when there is something to measure
+                own.build([(task, c) for task in scene.tasks.values() if (c := default(task, rig.device))])
         try:
             return Tuner(scene, measurer, ranker, rig.device, rig.fingerprint, made_by, settings, known, database.add, watch,
-                         rig.clock).run()
+                         rig.clock, prepare).run()
         except Unbuildable as e:
             raise BuildError(f"a kernel could not be built (a bug of burnish, not of your model): {e}") from e
         except (RunnerDied, RunnerGone) as e:
@@ -76,7 +80,11 @@ def evaluator(rig: Rig, workers: int | None, seed: int) -> Iterator[Evaluator]:
     """With workers and a runner of its own, which end with the `with`."""
     cpus = sorted(os.sched_getaffinity(0))
     with Builder(workers or len(cpus), BUILD) as builder, rig.open(cpus[-1], ANSWER) as runner:
-        yield Evaluator(rig.device, builder, runner, seed)
+        made = Evaluator(rig.device, builder, runner, seed)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 def choose(lowered: Lowered, target: Target, *, database: Database | None = None, exact: bool = False,

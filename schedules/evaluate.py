@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,30 +64,59 @@ class Unbuildable(RuntimeError):
 
 
 class Evaluator:
-    """Evaluates candidates with one builder and one runner; built kernels are kept for the evaluator's life."""
+    """Evaluates candidates with one builder and one runner; built kernels are kept until `close`."""
 
     def __init__(self, device: Device, builder: Builder, runner: Runner, seed: int = 0) -> None:
         self.device, self.builder, self.runner, self.seed = device, builder, runner, seed
         self._built: dict[str, Built] = {}
+        self._begun: dict[str, Future[None]] = {}       # symbol -> when it will be built, of what `prepare` was told
+        self._background = ThreadPoolExecutor(1)
         self._loaded: set[str] = set()
 
     def trials(self, batches: Sequence[Batch], seconds: float = SECONDS) -> Iterator[tuple[Batch, list[Trial]]]:
         """Each batch with its candidates' trials. seconds: for timing each batch."""
-        self.build([(b.task, c) for b in batches for c in (*self._untuned(b.task), *b.candidates)])
+        if not self._begun:
+            self.build([k for b in batches for k in self._needs(b)])
         for b in batches:
+            self.build(self._needs(b))
             yield b, self._batch(b, seconds)
 
     def evaluate(self, batches: Sequence[Batch], seconds: float = SECONDS) -> list[list[Trial]]:
         """The same as a list."""
         return [trials for _, trials in self.trials(batches, seconds)]
 
+    def prepare(self, batches: Sequence[Batch]) -> None:
+        """Begins to build what these batches need, batch by batch, and returns; until `close`. `trials` then waits for no more
+        than its next batch. For a runner that this does not disturb."""
+        for b in batches:
+            missing = self._missing(self._needs(b))
+            future = self._background.submit(self._make, missing)
+            self._begun |= dict.fromkeys(missing, future)
+
+    def close(self) -> None:
+        """Gives up what is not built yet. Before the builder ends."""
+        self._background.shutdown(cancel_futures=True)
+
     def build(self, kernels: Sequence[tuple[Task, Candidate]]) -> None:
         """Builds all these kernels, and what they consist of, that are not there yet."""
-        wanted = {symbol(t, c): (t, c) for kernel in kernels for t, c in parts(*kernel, self.device)}
-        missing = {s: kernel for s, kernel in wanted.items() if s not in self._built}
-        self._make(missing)
+        missing = self._missing(kernels)
+        if missing:
+            wait(self._begun.values())      # there is one builder
+            self._make(missing)
+        for s in self._consist(kernels).keys() & self._begun.keys():
+            self._begun.pop(s).result()
         # A worker may also die of something else, and without the untuned kernel nothing of its task can be judged: once more.
         self._make({s: (t, c) for s, (t, c) in missing.items() if self._built[s].error and [c] == self._untuned(t)})
+
+    def _needs(self, batch: Batch) -> list[tuple[Task, Candidate]]:
+        return [(batch.task, c) for c in (*self._untuned(batch.task), *batch.candidates)]
+
+    def _consist(self, kernels: Sequence[tuple[Task, Candidate]]) -> dict[str, tuple[Task, Candidate]]:
+        return {symbol(t, c): (t, c) for kernel in kernels for t, c in parts(*kernel, self.device)}
+
+    def _missing(self, kernels: Sequence[tuple[Task, Candidate]]) -> dict[str, tuple[Task, Candidate]]:
+        """Those that are neither built nor begun."""
+        return {s: k for s, k in self._consist(kernels).items() if s not in self._built and s not in self._begun}
 
     def _make(self, kernels: Mapping[str, tuple[Task, Candidate]]) -> None:
         jobs = [Job(s, c.template, t, c.knobs, self.device) for s, (t, c) in kernels.items()]

@@ -62,6 +62,7 @@ class Goal:
     untuned: Candidate
     seconds: float = 0.0
     tried: dict[Candidate, Trial] = field(default_factory=dict)
+    asked: set[Candidate] = field(default_factory=set)      # tried, or about to be
     misses: int = 0
 
     def merit(self, candidate: Candidate, time: float) -> float:
@@ -88,13 +89,14 @@ class Goal:
     @property
     def promise(self) -> float:
         """Seconds that further trials may still save, roughly: a tenth of what it takes, halved with every few misses."""
-        left = len(self.options) > len(self.tried)
+        left = len(self.options) > len(self.asked)
         return left * 0.1 * self.seconds * self.best * 0.5 ** (self.misses / PATIENCE)
 
     def note(self, trials: Iterable[Trial]) -> None:
         for t in trials:
             before = self.best
             self.tried[t.candidate] = t
+            self.asked.add(t.candidate)
             self.misses = 0 if self.best < before * 0.99 else self.misses + 1
 
 
@@ -152,15 +154,17 @@ class Settings:
 
 class Tuner:
     """known: what is already recorded of this device and toolchain; keep: stores records, at once; watch: is shown each State;
-    clock: by whose seconds the budget goes; one that is the device's may stand still while the device is away."""
+    clock: by whose seconds the budget goes; one that is the device's may stand still while the device is away; prepare: begins
+    to build what batches need, where that disturbs no measuring: then a round is chosen while the one before is measured."""
 
     def __init__(self, scene: Scene, measurer: Measurer, ranker: CostModel, device: Device, fingerprint: Fingerprint,
                  tools: Mapping[str, str], settings: Settings, known: Iterable[TuningRecord] = (),
                  keep: Callable[[Sequence[TuningRecord]], object] = lambda records: None,
-                 watch: Callable[[State], None] = lambda state: None, clock: Callable[[], float] = time.monotonic) -> None:
+                 watch: Callable[[State], None] = lambda state: None, clock: Callable[[], float] = time.monotonic,
+                 prepare: Callable[[Sequence[Batch]], None] | None = None) -> None:
         self.scene, self.measurer, self.ranker, self.device = scene, measurer, ranker, device
         self.fingerprint, self.tools, self.settings = fingerprint, tools, settings
-        self._keep, self.watch, self._clock = keep, watch, clock
+        self._keep, self.watch, self._clock, self._prepare = keep, watch, clock, prepare
         self.start = clock()
         self.rng = np.random.default_rng(settings.seed)
         self.notes: list[str] = []
@@ -195,8 +199,10 @@ class Tuner:
         passes = 2 * (FINAL_SAMPLES * (FINALISTS + 1) + 2 * DUEL_SAMPLES)
         finals = min(FINAL_SHARE * self.settings.budget, passes * self.first + 0.02 * self.settings.budget)
         try:
-            while self.elapsed < self.settings.budget - finals and (batches := self._round()):
+            following: list[Batch] = []
+            while self.elapsed < self.settings.budget - finals and (batches := following or self._round()):
                 self._show("trials")
+                following = self._round() if self._prepare else []
                 self._try(batches, self.settings.budget - finals)
         except (RunnerDied, RunnerGone, RunnerRefused) as e:     # not of a candidate: a farm has nobody left
             self.notes.append(f"the trials were given up: {e}")
@@ -212,18 +218,21 @@ class Tuner:
         for goal in worth:
             if room <= 0 or goal.promise < NEGLIGIBLE * 0.1 * self.first:
                 break
-            picked = self._next(goal, FIRST if not goal.tried else NEXT)
+            picked = self._next(goal, NEXT if goal.asked else FIRST)
             batches.append(Batch(goal.task, tuple(picked)))
+            goal.asked.update(picked)
             room -= len(picked)
+        if self._prepare:
+            self._prepare(batches)
         return batches
 
     def _next(self, goal: Goal, count: int) -> list[Candidate]:
         """The untried candidates of the highest scores, some at random; at first also the best of every template."""
-        left = [c for c in goal.options if c not in goal.tried]
+        left = [c for c in goal.options if c not in goal.asked]
         scores = self.ranker.scores(goal.task, left, self.device)
         order = [left[n] for n in np.argsort(-scores, kind="stable")]
         picked: list[Candidate] = []
-        if not goal.tried:      # the untuned kernel's own record says where nothing was faster
+        if not goal.asked:      # the untuned kernel's own record says where nothing was faster
             picked = list(dict.fromkeys([goal.untuned, *{c.template: c for c in reversed(order)}.values()]))
         while len(picked) < min(count, len(order)):
             rest = [c for c in order if c not in picked]

@@ -22,13 +22,14 @@ Arrays = Sequence[np.ndarray]
 class Rig:
     """Where kernels are measured. device: what they are built for; fingerprint: what the records say of it; open: a new runner,
     kept on a CPU (None: on any), whose commands may take so many seconds; tools: versions of what runs the kernels there; clock:
-    seconds, as the tuner's budget counts them."""
+    seconds, as the tuner's budget counts them; apart: does building kernels here not disturb measuring there?"""
 
     device: Device
     fingerprint: Fingerprint
     open: Callable[[int | None, float], Runner]
     tools: Mapping[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
+    apart: bool = False
 
 
 class Target(Protocol):

@@ -89,9 +89,9 @@ class Browser:
 
     # ---- for the tuner
 
-    def rig(self, limit: float) -> Rig:
-        """The browser that has come; it is waited for. Raises RunnerGone where none comes within `limit` seconds, DeviceError
-        where it cannot run what is made for it."""
+    def rig(self, limit: float, apart: bool) -> Rig:
+        """The browser that has come; it is waited for. apart: as Rig has it, if it is on this machine. Raises RunnerGone where
+        none comes within `limit` seconds, DeviceError where it cannot run what is made for it."""
         end = time.monotonic() + limit
         with self._changed:
             while self._hello is None:
@@ -99,7 +99,8 @@ class Browser:
                     raise RunnerGone(f"no browser opened the page within {limit:.0f} s")
                 self._changed.wait(1.0)
             return Rig(self._hello.device, self._hello.fingerprint(self._local),
-                       lambda cpu, limit: WebRunner(self.open, min(limit, ANSWER_S)), self._hello.tools, self.clock)
+                       lambda cpu, limit: WebRunner(self.open, min(limit, ANSWER_S)), self._hello.tools, self.clock,
+                       apart or not self._local)
 
     def clock(self) -> float:
         """Seconds, without those in which no page was there to measure."""

@@ -115,7 +115,7 @@ def test_a_runner_killed_from_outside_costs_no_candidate(make: Make) -> None:
     e = make({chosen[1]: 0.3, untuned(GEMM): 5e-3})
     e.build([(GEMM, c) for c in (untuned(GEMM), *chosen)])
     for delay in (0.0, 0.2, 0.5, 0.9):
-        timer = threading.Timer(delay, os.kill, (e.runner._process._process.pid, signal.SIGKILL))    # type: ignore[attr-defined]
+        timer = threading.Timer(delay, os.kill, (e.runner._channel._process.pid, signal.SIGKILL))    # type: ignore[attr-defined]
         timer.start()
         (trials,) = e.evaluate([Batch(GEMM, tuple(chosen))])
         timer.join()

@@ -106,7 +106,7 @@ class Bench:
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):      # another is about to start
-            os.kill(self.runners[-1]._process._process.pid, signal.SIGKILL)
+            os.kill(self.runners[-1]._channel._process.pid, signal.SIGKILL)
 
     def trials(self) -> list[TuningRecord]:
         return [r for r in self.kept if not r.situ]
