@@ -65,7 +65,12 @@ def stride(plan: Plan) -> int:
 
 def is_shared(plan: Plan) -> bool:
     """Is anything in the model worth sharing out to threads?"""
-    return not all(map(is_serial, plan.launches))
+    return not all(map(serial, plan.launches))
+
+
+def serial(launch: Launch) -> bool:
+    """Is it too small to share out, whichever of its kernels runs? Threads may look at this while another is chosen."""
+    return all(map(is_serial, launch.ways))
 
 
 def pages(heap_base: int, size: int) -> int:
@@ -100,10 +105,10 @@ extern unsigned char __heap_base[];
 
 /* ---- Launches, in the order in which they run. */
 
-{launch_list("launch", "launches", plan.launches, at, const="" if plan.tunable else "const ")}\
+{launch_list("launch", "launches", [(x, serial(x)) for x in plan.launches], at, "" if plan.tunable else "const ")}\
 /* ---- The setup. */
 
-{launch_list("setup", "setups", plan.setup, at)}\
+{launch_list("setup", "setups", [(x, serial(x)) for x in plan.setup], at)}\
 /* ---- What others call. */
 
 void *burnish_scratch(int32_t member) {{ return AT({at.scratch} + member * {stride(plan)}); }}
@@ -118,7 +123,7 @@ void run(int32_t first, int32_t last) {{ burnish_run(launches, first, last); }}
 
 def choices(plan: Plan, at: Layout) -> str:
     """`choose`, and what it chooses from: the ways of every launch that has variants, one after the other."""
-    ways = [x.ways if x.variants else () for x in plan.launches]
+    ways = [[(way, serial(x)) for way in x.ways] if x.variants else [] for x in plan.launches]
     firsts = accumulate(map(len, ways[:-1]), initial=0)
     return f"""
 /* ---- Variants. */
@@ -131,10 +136,10 @@ void choose(int32_t launch, int32_t way) {{ launches[launch] = ways[first_ways[l
 """
 
 
-def launch_list(kind: str, name: str, launches: Sequence[Launch], at: Layout, const: str = "const ") -> str:
-    """The functions `<kind>_<number>`, and their table."""
-    functions = "".join(launch_function(f"{kind}_{n}", n, x, at) for n, x in enumerate(launches))
-    rows = "".join(f"    {{{kind}_{n}, {x.tiles}, {int(is_serial(x))}}},\n" for n, x in enumerate(launches))
+def launch_list(kind: str, name: str, launches: Sequence[tuple[Launch, bool]], at: Layout, const: str = "const ") -> str:
+    """The functions `<kind>_<number>`, and their table. launches: with whether they are serial."""
+    functions = "".join(launch_function(f"{kind}_{n}", n, x, at) for n, (x, _) in enumerate(launches))
+    rows = "".join(f"    {{{kind}_{n}, {x.tiles}, {int(alone)}}},\n" for n, (x, alone) in enumerate(launches))
     return f"""\
 {functions}static {const}burnish_launch {name}[] = {{      /* function, tiles, serial */
 {rows}    {{0, 0, 0}},

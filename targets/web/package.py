@@ -107,8 +107,11 @@ def contents(plan: Plan, linked: Mapping[str, Code], weights: bytes, inputs: Arr
     files |= {weights_file: weights, "index.js": index_js(plan, linked, weights_file, weights).encode(),
               "worker.js": text.read("worker.js").encode(),
               "index.d.ts": text.types(plan).encode(), "LICENSE": text.read("LICENSE").encode()}
+    tuning = ("ways.js", "tune.js") if plan.tunable else ()
+    files |= {name: text.read(name).encode() for name in tuning}
     files |= sample(plan, inputs, outputs)
-    sizes = {name: len(files[name]) for name in ("index.js", "worker.js", *(x.file for x in linked.values()), weights_file)}
+    sizes = {name: len(files[name])
+             for name in ("index.js", "worker.js", *tuning, *(x.file for x in linked.values()), weights_file)}
     files |= demo.contents(plan, sizes)
     files["README.md"] = text.readme(plan, sizes, max(x.pages for x in linked.values()) * driver.PAGE,
                                       driver.stride(plan)).encode()
@@ -127,12 +130,14 @@ def index_js(plan: Plan, linked: Mapping[str, Code], weights_file: str, weights:
         "inputs": described(plan.inputs, at.inputs), "outputs": described(plan.outputs, at.outputs),
         "weights": {**file(weights_file, weights), "at": at.weights}, "piece": PIECE,
         "builds": {b: {**file(x.file, x.content), "heap": x.heap_base} for b, x in linked.items()},
+        "kernels": [{"launches": n, "ways": len(plan.launches[n[0]].ways)} for n in plan.tunable.values()],
         "launches": len(plan.launches), "threads": driver.MAX_THREADS if driver.is_shared(plan) else 1,
         "bytes": at.size, "scratch": at.scratch, "stride": driver.stride(plan),
     }
     names = [*(x.file for x in linked.values()), weights_file]
     urls = "".join(f'  "{name}": () => new URL("./{name}", import.meta.url),\n' for name in names)
-    return text.fill("index.js", MODEL=json.dumps(model), FILES=urls)
+    ways = '() => import("./ways.js")' if plan.tunable else "null"
+    return text.fill("index.js", MODEL=json.dumps(model), FILES=urls, WAYS=ways)
 
 
 def file(name: str, content: bytes) -> dict[str, Any]:

@@ -43,14 +43,15 @@ def readme(plan: Plan, sizes: Mapping[str, int], memory: int, more: int) -> str:
     """sizes: bytes by file; memory: bytes; more: bytes for each thread but the first."""
     rows = [f"| {kind} | `{code(s.name)}` | {s.dtype} | {' x '.join(map(str, s.shape)) or 'scalar'} | {ARRAYS[s.dtype]} |"
             for kind, them in (("input", plan.inputs), ("output", plan.outputs)) for s in them]
-    what = {".wasm": "the code: one build is loaded", ".weights": "the weights"}
+    what = {".wasm": "the code: one build is loaded", ".weights": "the weights", "tune.js": "`tune`, loaded when it is called",
+            ".js": "the loader"}
     return fill(
         "README.md", TITLE=comment(plan.name), PACKAGE=package_name(plan.name), TABLE="\n".join(rows),
         INPUT=", ".join(f"{key(s.name)}: new {ARRAYS[s.dtype]}(…)" for s in plan.inputs),
         OUTPUT=", ".join(key(s.name) if key(s.name) == s.name else f"{key(s.name)}: output{n}"
                          for n, s in enumerate(plan.outputs)),
-        MEMORY=f"{memory / 2**20:.1f}", MORE=f"{more / 2**10:.0f}",
-        SIZES="\n".join(f"| `{name}` | {size:,} | {what.get(Path(name).suffix, 'the loader')} |" for name, size in sizes.items()))
+        TUNING=read("tuning.md") if plan.tunable else "", MEMORY=f"{memory / 2**20:.1f}", MORE=f"{more / 2**10:.0f}",
+        SIZES="\n".join(f"| `{name}` | {size:,} | {what.get(name) or what[Path(name).suffix]} |" for name, size in sizes.items()))
 
 
 def key(name: str) -> str:

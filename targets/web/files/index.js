@@ -3,11 +3,15 @@
 /**
  * @typedef {"relaxed-simd" | "simd"} Build
  * @typedef {{name: string, shape: readonly number[], dtype: string}} Tensor
- * @typedef {{base?: string | URL, threads?: number, build?: Build, signal?: AbortSignal,
+ * @typedef {{base?: string | URL, threads?: number, build?: Build, choices?: readonly number[], signal?: AbortSignal,
  *            onProgress?: (progress: {loaded: number, total: number}) => void}} LoadOptions
  */
 
 const MODEL = @MODEL@;
+
+// Where the package ships several kernels for a task; else null.
+/** @type {null | (() => Promise<typeof import("./ways.js")>)} */
+const WAYS = @WAYS@;
 
 // Spelt out, so that bundlers find the files and bring them along.
 /** @type {Record<string, () => URL>} */
@@ -271,7 +275,7 @@ function patient() {
  * @param {LoadOptions} [options]
  * @returns {Promise<Model>}
  */
-export async function load({ base, threads: asked, build: wanted, onProgress, signal } = {}) {
+export async function load({ base, threads: asked, build: wanted, choices, onProgress, signal } = {}) {
   signal?.throwIfAborted();
   const build = choose(wanted);
   let threads = count(asked);
@@ -293,7 +297,7 @@ export async function load({ base, threads: asked, build: wanted, onProgress, si
     const module = await compile(locate(code.file, base), code, stop.signal, progress);
     const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
     stop.signal.throwIfAborted();
-    const { setup, run, start } = /** @type {Record<string, (...numbers: number[]) => void>} */ (exports);
+    const { setup, run, start, choose } = /** @type {Record<string, (...numbers: number[]) => void>} */ (exports);
     if (threads > 1) {
       start(threads, patient());
       try {
@@ -304,17 +308,19 @@ export async function load({ base, threads: asked, build: wanted, onProgress, si
         console.warn(`burnish: the model runs on one thread, since workers cannot be started: ${error.message}`);
       }
     }
-    return { setup, run };
+    return { setup, run, choose };
   };
   try {
     const target = new Uint8Array(memory.buffer, code.heap + weights.at, weights.bytes);
-    const [{ setup, run }] = await Promise.all([
+    const [{ setup, run, choose }, ways] = await Promise.all([
       begin(),
+      waysOf(`${code.file} ${weights.file} ${threads}`, choices),
       fill(locate(weights.file, base), target, weights.sha256, stop.signal, progress),
     ]);
     stop.signal.throwIfAborted();
     setup();
-    return new Model(build, threads, code.heap, memory, run, end);
+    ways?.apply(choose);
+    return new Model(build, threads, code.heap, memory, run, end, ways);
   } catch (error) {
     stop.abort(error);
     end();
@@ -324,6 +330,24 @@ export async function load({ base, threads: asked, build: wanted, onProgress, si
   }
 }
 
+/**
+ * Which way each kernel is made, where there are several.
+ * @param {string} key by which it is remembered
+ * @param {readonly number[] | undefined} choices
+ */
+async function waysOf(key, choices) {
+  if (!WAYS) {
+    if (choices?.length) throw new BurnishError("OPTION", "there are no choices: the package ships one kernel for each task");
+    return null;
+  }
+  const { Ways } = await WAYS().catch((error) => {
+    throw new BurnishError("FILE_MISSING", `cannot load ways.js: ${error.message}`, error);
+  });
+  const ways = new Ways(MODEL.kernels, key);
+  await ways.begin(choices);
+  return ways;
+}
+
 /** A loaded model. `load` makes it. */
 class Model {
   /** @type {((first: number, last: number) => void) | null} */ #run;
@@ -331,6 +355,8 @@ class Model {
   /** @type {any[]} */ #given;
   /** @type {any[]} */ #made;
   /** @type {() => void} */ #end;
+  /** @type {import("./ways.js").Ways | null} */ #ways;
+  #runs = 0;
 
   /**
    * @param {Build} build
@@ -339,8 +365,9 @@ class Model {
    * @param {WebAssembly.Memory} memory
    * @param {(first: number, last: number) => void} run
    * @param {() => void} end of the workers
+   * @param {import("./ways.js").Ways | null} ways
    */
-  constructor(build, threads, heap, memory, run, end) {
+  constructor(build, threads, heap, memory, run, end, ways) {
     const view = (/** @type {any} */ t) => new ARRAYS[t.dtype](memory.buffer, heap + t.at, t.length);
     const shown = (/** @type {any} */ t) => Object.freeze({ name: t.name, shape: Object.freeze([...t.shape]), dtype: t.dtype });
     /** @type {Build} */
@@ -354,6 +381,7 @@ class Model {
     this.#memory = memory;
     this.#run = run;
     this.#end = end;
+    this.#ways = ways;
     this.#given = MODEL.inputs.map(view);
     this.#made = MODEL.outputs.map(view);
   }
@@ -369,11 +397,36 @@ class Model {
    * @returns {Promise<Record<string, any>>}
    */
   async run(given = {}) {
-    if (!this.#run) throw new BurnishError("DISPOSED", "the model was disposed of: load it again");
+    const run = this.#alive();
     check(given);
     MODEL.inputs.forEach((t, n) => this.#given[n].set(given[t.name]));
-    this.#run(0, MODEL.launches);
+    this.#runs += 1;
+    run(0, MODEL.launches);
     return Object.fromEntries(MODEL.outputs.map((t, n) => [t.name, this.#made[n].slice()]));
+  }
+
+  #alive() {
+    if (!this.#run) throw new BurnishError("DISPOSED", "the model was disposed of: load it again");
+    return this.#run;
+  }
+
+  /** For each kernel that the package has variants of, which of them runs. */
+  get choices() {
+    return [...this.#ways?.choices ?? []];
+  }
+
+  /**
+   * Tries the variants of each kernel, while the page has nothing else to do, and keeps those that are the fastest here.
+   * @param {import("./tune.js").TuneOptions} [options]
+   */
+  async tune(options = {}) {
+    this.#alive();
+    if (!this.#ways) {
+      throw new BurnishError("NOT_TUNABLE", "there is nothing to tune: the package ships one kernel for each task; " +
+        "compile it with --variants");
+    }
+    const run = (/** @type {number} */ first, /** @type {number} */ last) => this.#alive()(first, last);
+    return this.#ways.tune({ launches: MODEL.launches, runs: () => this.#runs, run }, options);
   }
 
   /** Ends the threads and lets go of the memory. Any number of times. */

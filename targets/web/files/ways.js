@@ -64,7 +64,8 @@ export class Ways {
   async begin(given) {
     if (given) {
       if (!this.#fits(given)) {
-        throw new BurnishError("OPTION", `choices has ${this.kernels.length} numbers, from 0 to below ${this.kernels.map((k) => k.ways)}`);
+        const limits = this.kernels.map(({ ways }) => ways).join(", ");
+        throw new BurnishError("OPTION", `choices are ${this.kernels.length} whole numbers, each below its one of ${limits}`);
       }
       this.choices = [...given];
       return;
@@ -118,7 +119,9 @@ export class Ways {
     if (this.#tuning) throw new BurnishError("BUSY", "the model is being tuned: wait for the end of that, or abort it");
     this.#tuning = true;
     try {
-      const { tune } = await import("./tune.js");
+      const { tune } = await import("./tune.js").catch((error) => {
+        throw new BurnishError("FILE_MISSING", `cannot load tune.js: ${error.message}`, error);
+      });
       return await tune(this, subject, options);
     } finally {
       this.#tuning = false;
