@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..schedules.builder import Builder
-from ..schedules.candidate import Candidate, default
+from ..schedules.candidate import Candidate
 from ..schedules.connect import FILE, FOLDER
 from ..schedules.cost_model import CostModel
 from ..schedules.database import Database
@@ -52,8 +52,6 @@ def tune(lowered: Lowered, inputs: Mapping[str, np.ndarray], rig: Rig, settings:
         if measurer is None:
             own = stack.enter_context(evaluator(rig, workers, settings.seed))
             measurer, prepare = Local(own), own.prepare if rig.apart else None
-            if rig.apart:   # the time of a device that has come from elsewhere begins when there is something to measure
-                own.build([(task, c) for task in scene.tasks.values() if (c := default(task, rig.device))])
         try:
             return Tuner(scene, measurer, ranker, rig.device, rig.fingerprint, made_by, settings, known, database.add, watch,
                          rig.clock, prepare).run()

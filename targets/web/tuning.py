@@ -71,6 +71,7 @@ class Browser:
         self._answer: tuple[int, bytes] | None = None
         self._shown: Mapping[str, Any] = {}
         self._away_since, self._away = time.monotonic(), 0.0
+        self._start: float | None = None
         app = web.Application(middlewares=[with_headers(HEADERS)])
         app.router.add_get("/socket", self._visit)
         app.router.add_get("/{file:[a-z.]*}", self._file)
@@ -103,9 +104,9 @@ class Browser:
                        apart or not self._local)
 
     def clock(self) -> float:
-        """Seconds, without those in which no page was there to measure."""
+        """Seconds since the first kernel came to the page, without those in which no page was there to measure."""
         with self._changed:
-            return time.monotonic() - self._away - self._absent()
+            return 0.0 if self._start is None else self._present() - self._start
 
     def open(self) -> Self:
         """A new life of the page's runner. Waits for a page; raises RunnerGone where none comes."""
@@ -142,10 +143,12 @@ class Browser:
             raise RunnerError(f"a command of {size} bytes; the most is {LARGEST - HEAD.size}")
         with self._changed:
             self._answer = None
+            if what != BEGIN and self._start is None:
+                self._start = self._present()
             if self._living is not None and self._living is self._socket:
                 self._send(self._living.send_bytes(b"".join((HEAD.pack(what, max(1, math.ceil(limit)), size), *parts))))
-            end = self.clock() + limit + GRACE_S + size / SLOWEST
-            self._wait_until(lambda: self._answer is not None or self._socket is not self._living or self.clock() > end,
+            end = self._present() + limit + GRACE_S + size / SLOWEST
+            self._wait_until(lambda: self._answer is not None or self._socket is not self._living or self._present() > end,
                              lambda: self._here)
             if self._socket is not self._living or self._living is None:
                 raise _Left("was closed or reloaded")
@@ -167,6 +170,10 @@ class Browser:
     @property
     def _here(self) -> bool:
         return self._socket is not None and self._visible
+
+    def _present(self) -> float:
+        """A clock that stands still while nobody is there."""
+        return time.monotonic() - self._away - self._absent()
 
     def _absent(self) -> float:
         """Seconds since there was last a page to measure in."""
