@@ -97,9 +97,9 @@ class Store:
                 found[r["task"]].add(Candidate.of(json.loads(r["candidate"])))
         return dict(found)
 
-    def validated(self) -> set[tuple[str, str]]:
-        """(network, key of the task) of the runs that validate."""
-        return {(r["validates"], r["task"]) for r in self.rows if r["validates"]}
+    def validated(self) -> set[tuple[str, str, str]]:
+        """(network, key of the task, name of the device) of the runs that validate."""
+        return {(r["validates"], r["task"], r["device"]) for r in self.rows if r["validates"]}
 
     def append(self, task: Task, networks: Mapping[str, int], device: Device, trials: Sequence[Trial],
                validates: str = "") -> None:

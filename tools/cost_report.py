@@ -67,24 +67,22 @@ def least_of(ascending: np.ndarray, count: int) -> float:
     return float(sum(v * math.comb(n - 1 - i, count - 1) for i, v in enumerate(ascending)) / math.comb(n, count))
 
 
-def by_workload(measured: Sequence[Measured], train: Train, progress: Callable[[str], None]) -> list[Regret]:
+def by_workload(measured: Sequence[Measured], train: Train) -> list[Regret]:
     """Each task by a model that was trained without it, on any device."""
     keys = sorted({m.task.key for m in measured})
     np.random.default_rng(0).shuffle(keys)
     fold = {key: n % FOLDS for n, key in enumerate(keys)}
     found = []
     for f in range(FOLDS):
-        progress(f"fold {f + 1} of {FOLDS}")
         model = train([m.group for m in measured if fold[m.task.key] != f])
         found += [regret(m, model) for m in measured if fold[m.task.key] == f and not m.validates]
     return found
 
 
-def by_network(measured: Sequence[Measured], train: Train, progress: Callable[[str], None]) -> dict[str, list[Regret]]:
+def by_network(measured: Sequence[Measured], train: Train) -> dict[str, list[Regret]]:
     """Each network's tasks by a model that was trained without any task of it or of its kin."""
     found = {}
     for name in sorted({n for m in measured for n in m.networks}):
-        progress(name)
         model = train([m.group for m in measured if not kin(name) & set(m.networks)])
         found[name] = [regret(m, model, m.networks[name]) for m in measured if name in m.networks and not m.validates]
     return found
@@ -199,68 +197,104 @@ def plot(networks: Mapping[str, Sequence[Regret]], path: Path) -> None:
     pyplot.close(figure)
 
 
-TEXT = """\
-# The cost model
+@dataclass(frozen=True)
+class Chapter:
+    """One kind's model. measured: what it learned from; workloads, networks: its regrets on what was held out; size: bytes."""
 
-It ranks the candidates of a task before any is measured: `compile` without records takes its first pick; `tune` measures in its
-order and teaches it what comes out. Gradient-boosted trees (XGBoost, pairwise ranking in groups of one task on one device),
-{size:.2f} MB of JSON. What it is told of a candidate is in `schedules/features.py`.
+    measured: Sequence[Measured]
+    workloads: Sequence[Regret]
+    networks: Mapping[str, Sequence[Regret]]
+    size: int
+
+
+TITLES = {"cpu": "CPUs", "wasm": "WebAssembly"}
+INTRODUCTION = """\
+# The cost models
+
+A cost model ranks the candidates of a task before any is measured: `compile` without records takes its first pick; `tune`
+measures in its order and teaches it what comes out. Gradient-boosted trees (XGBoost, pairwise ranking in groups of one task on
+one device), a model for each kind of device, learned from what was measured there. What it is told of a candidate is in
+`schedules/features.py`.
 
 ```
-python -m burnish.tools.train_cost_model collect    # measure: tasks of the zoo, and random ones
+python -m burnish.tools.train_cost_model collect    # measure: tasks of the zoo, and random ones; --on wasm: in Node
 python -m burnish.tools.train_cost_model validate   # measure: what a model picks for networks that it does not know
 python -m burnish.tools.train_cost_model fit        # train: the same measurements, the same bytes
 python -m burnish.tools.train_cost_model report     # this page
 ```
 
-Trained on {trials} trials in {runs} runs of {tasks} tasks ({random} of them random, the rest of the zoo's networks) on {devices}.
-All were measured on this machine (Zen 5), one thread; the narrower devices are this machine restricted to their instructions and
-registers. Runs that other work on the machine disturbed are left out. No ARM or WebAssembly machine has been measured: there the
-model goes by what holds on the narrow devices, and by the analytic cost, against which it never prefers what is merely dearer.
+All was measured on one thread of this machine (Zen 5). Its narrower devices are the same machine restricted to their instructions
+and registers; WebAssembly runs in Node's V8. Runs that other work on the machine disturbed are left out. No ARM machine has been
+measured: there the model of CPUs goes by what holds on the narrow devices, and by the analytic cost, against which it never
+prefers what is merely dearer.
 
 **Regret**: time of a pick over the time of the best candidate that was measured of the task; geometric mean over tasks, 1.000 is
 best. Of a *random* pick it is the expected value. *default*: the least analytic cost of the template that makes the task untuned
 (no Winograd); *cost*: the least analytic cost of all templates. *time* weighs each task by the time it takes (in a network: times
 how often it occurs). *Best of {few}*: after {few} measurements in this order. The measured candidates of a task are the default,
-those of least analytic cost and random ones: about {each:.0f} of up to a few hundred. A task counts once for each device, and in
-each network that has it.
+those of least analytic cost and random ones. A task counts once for each device, and in each network that has it.
 
-![Regret of random, default, cost and model](cost-model.png)
+Held-out networks: the model was trained without any task of the network or of its kin ({kin}), on any device. Held-out workloads:
+{folds} folds over tasks; a task is on one side on all devices.
 
-## The first pick of all that is legal
+The first pick of all that is legal: for these networks the first {few} picks of a model that was trained without them and their
+kin were measured, of *all* legal candidates, beside the best {few} that had been measured before. This is what `compile` without
+records chooses. The aim is 1.10.
+"""
+CHAPTER = """
+## {title}
 
-For these networks the first {few} picks of a model that was trained without them and their kin were measured, of *all* legal
-candidates, beside the best {few} that had been measured before. This is what `compile` without records chooses. The first pick
-takes **{pick:.3f}** times as long as the best, {pick_time:.3f} weighted by time; the aim is 1.10. Noise alone is worth
-{noise:.3f}: so much slower is the best of one run than the best of the same candidates in the next.
+{size:.2f} MB, trained on {trials} trials in {runs} runs of {tasks} tasks ({random} of them random, the rest of the zoo's) on
+{devices}: about {each:.0f} candidates of a task, of up to a few hundred.
 
-{validation}
+![Regret of random, default, cost and model]({picture})
+"""
+VALIDATION = """
+### The first pick of all that is legal
 
-## Held-out networks, among what was measured
+The first pick takes **{pick:.3f}** times as long as the best, {pick_time:.3f} weighted by time. Noise alone is worth {noise:.3f}:
+so much slower is the best of one run than the best of the same candidates in the next.
 
-The model was trained without any task of the network or of its kin ({kin}), on any device.
+{table}
+"""
+HELD_OUT = """
+### Held-out networks, among what was measured
 
 {networks}
 
-## Held-out workloads
-
-{folds} folds over tasks; a task is on one side on all devices.
+### Held-out workloads
 
 {workloads}
 """
 
 
-def page(measured: Sequence[Measured], workloads: Sequence[Regret], networks: Mapping[str, Sequence[Regret]], size: int) -> str:
-    valid = [r for rs in by_validation(measured).values() for r in rs]
-    trials, every = sum(len(m.group.seconds) for m in measured), [r for rs in networks.values() for r in rs]
-    return TEXT.format(
-        size=size / 1e6, trials=trials, runs=len(measured), tasks=len({m.task.key for m in measured}),
-        random=len({m.task.key for m in measured if not m.networks}), few=FEW, folds=FOLDS,
-        devices=", ".join(sorted({m.device.name for m in measured})), each=trials / len(measured),
-        kin="; ".join(" and ".join(family) for family in KIN),
-        noise=noise(measured), pick=mean(valid, "model"), pick_time=weighted(valid, "model"),
-        validation="\n".join(validation_table(measured)),
-        networks="\n".join(table({**networks, **{f"all, {k}": v for k, v in split(every, lambda r: r.device).items()},
-                                  "**all**": every}, "network")),
-        workloads="\n".join(table({**split(workloads, lambda r: r.family), **split(workloads, lambda r: r.device),
-                                   "**all**": list(workloads)}, "family, device")))
+def picture(kind: str) -> str:
+    return f"cost-model-{kind}.png"
+
+
+def page(chapters: Mapping[str, Chapter]) -> str:
+    """chapters: by kind of device."""
+    kinds = "; ".join(" and ".join(family) for family in KIN)
+    return INTRODUCTION.format(few=FEW, folds=FOLDS, kin=kinds) + "".join(chapter(k, c) for k, c in chapters.items())
+
+
+def chapter(kind: str, c: Chapter) -> str:
+    valid = [r for rs in by_validation(c.measured).values() for r in rs]
+    trials, every = sum(len(m.group.seconds) for m in c.measured), [r for rs in c.networks.values() for r in rs]
+    text = CHAPTER.format(
+        title=TITLES[kind], size=c.size / 1e6, trials=trials, runs=len(c.measured), tasks=len({m.task.key for m in c.measured}),
+        random=len({m.task.key for m in c.measured if not m.networks}), each=trials / len(c.measured), picture=picture(kind),
+        devices=", ".join(sorted({m.device.name for m in c.measured})))
+    if valid:
+        text += VALIDATION.format(noise=noise(c.measured), pick=mean(valid, "model"), pick_time=weighted(valid, "model"),
+                                  table="\n".join(validation_table(c.measured)))
+    return text + HELD_OUT.format(
+        networks="\n".join(table({**c.networks, **by_device("all, ", every), "**all**": every}, "network")),
+        workloads="\n".join(table({**split(c.workloads, lambda r: r.family), **by_device("", c.workloads),
+                                   "**all**": c.workloads}, "family, device")))
+
+
+def by_device(words: str, regrets: Sequence[Regret]) -> dict[str, list[Regret]]:
+    """Rows of a table, where there is more than one device."""
+    found = split(regrets, lambda r: r.device)
+    return {f"{words}{name}": rows for name, rows in found.items()} if len(found) > 1 else {}

@@ -1,4 +1,4 @@
-"""From measurements to the cost model that is shipped: `python -m burnish.tools.train_cost_model collect`, `fit`, `report`."""
+"""From measurements to the cost models that are shipped: `python -m burnish.tools.train_cost_model collect`, `fit`, `report`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,21 +21,24 @@ from .. import models
 from ..schedules import features
 from ..schedules.builder import Builder
 from ..schedules.candidate import Candidate, default, makers, options
-from ..schedules.cost_model import PRETRAINED, CostModel, Group, save, train
+from ..schedules.cost_model import KINDS, PRETRAINED, CostModel, Group, save, train
 from ..schedules.device import Device
 from ..schedules.evaluate import Batch, Evaluator
 from ..schedules.task import Task
 from ..targets.cpu import profile
+from ..targets.cpu.fingerprint import fingerprint
 from ..targets.cpu.runner import LocalRunner
+from ..targets.target import Rig
+from ..targets.web.target import NAME as WEB
+from ..targets.web.target import WebTarget
 from . import cost_report, workloads
-from .cost_data import Store
+from .cost_data import Measured, Store
 
 RENEWED = 40        # batches after which builder's and runner's memory is let go
 TIMED = 3.0         # seconds that a batch is timed, at most
 VALIDATED = "mobilenetv2,resnet50,convnext_tiny,deit_small,minilm,yolov8n"
-PROFILES = ("native", "x86-64-v3", "x86-64-v2")
-
-MODEL = "cpu.json"
+PROFILES = ("native", "x86-64-v3", "x86-64-v2", WEB)
+LIMIT = 60.0        # seconds that a runner may take to answer
 ROUNDS = 150
 SHAPE: dict[str, float] = {"max_depth": 6, "eta": 0.1}
 
@@ -51,6 +55,14 @@ def device(name: str) -> Device:
         llvm = (("mtriple", dict(here.llvm)["mtriple"]), ("mcpu", name))
         return replace(here, name=name, llvm=llvm, isa=(), lanes=4, vector_registers=16)
     return replace(profile.load(name), cores=1, l1_kib=here.l1_kib, l2_kib=here.l2_kib, l3_kib=here.l3_kib)
+
+
+def rig(name: str) -> Rig:
+    """How the device of this name is measured here. Raises DeviceError."""
+    if name == WEB:
+        return WebTarget().rig()
+    dev = device(name)
+    return Rig(dev, fingerprint(dev), partial(LocalRunner, dev))
 
 
 def sample(task: Task, on: Device, count: int, rng: np.random.Generator) -> list[Candidate]:
@@ -98,7 +110,8 @@ def collect(on: Annotated[str, typer.Option(help=f"one of {', '.join(PROFILES)}"
             candidates: Annotated[int, typer.Option(help="of a task")] = 24,
             folder: Annotated[Path, typer.Option(help="of the measurements")] = PRETRAINED) -> None:
     """Measures candidates. What was measured before is left out; may be stopped at any time and started again."""
-    dev, stop, outcomes = device(on), time.monotonic() + seconds, Counter[str]()
+    place, stop, outcomes = rig(on), time.monotonic() + seconds, Counter[str]()
+    dev = place.device
     todo = list(work([n for n in networks.split(",") if n], randoms))
     with Store(folder) as store, Builder(1) as builder, Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
@@ -106,7 +119,7 @@ def collect(on: Annotated[str, typer.Option(help=f"one of {', '.join(PROFILES)}"
         shown = bar.add_task(f"collect on {dev.name}", total=len(todo))
         known = store.tried(dev)
         for n in range(0, len(todo), RENEWED):
-            with LocalRunner(dev, cpu=max(os.sched_getaffinity(0))) as runner:
+            with place.open(max(os.sched_getaffinity(0)), LIMIT) as runner:
                 evaluator = Evaluator(dev, builder, runner)
                 for m, (task, where) in enumerate(todo[n:n + RENEWED]):
                     batch = chosen(task, dev, candidates, known.get(task.key, set()), n + m)
@@ -123,29 +136,31 @@ def collect(on: Annotated[str, typer.Option(help=f"one of {', '.join(PROFILES)}"
 
 @app.command()
 def fit(folder: Annotated[Path, typer.Option(help="of the measurements and the model")] = PRETRAINED) -> None:
-    """Trains the model on all measurements and writes it: the same measurements, the same bytes."""
-    measured = Store(folder).measured()
-    path = folder / MODEL
-    save(boosted([m.group for m in measured]), path)
-    console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, from {sum(len(m.group.seconds) for m in measured)} trials of "
-                  f"{len(measured)} tasks on {len({m.device.name for m in measured})} devices")
+    """Trains each kind's model on what was measured there, and writes it: the same measurements, the same bytes."""
+    for kind, measured in kinds(Store(folder).measured()).items():
+        path = folder / f"{kind}.json"
+        save(boosted([m.group for m in measured]), path)
+        console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, from {sum(len(m.group.seconds) for m in measured)} trials of "
+                      f"{len(measured)} tasks on {len({m.device.name for m in measured})} devices")
 
 
 @app.command()
 def validate(networks: Annotated[str, typer.Option(help="of the zoo")] = VALIDATED,
+             on: Annotated[str, typer.Option(help=f"one of {', '.join(PROFILES)}")] = "native",
              seconds: Annotated[float, typer.Option(help="of wall time")] = 900,
              folder: Annotated[Path, typer.Option(help="of the measurements")] = PRETRAINED) -> None:
     """Measures what a model that was trained without a network picks for it, of all that is legal and not only of what was
     measured, beside the best that is known. Each is a further run of its task."""
-    dev, stop = device("native"), time.monotonic() + seconds
+    place, stop = rig(on), time.monotonic() + seconds
+    dev = place.device
     with Store(folder) as store, Builder(1) as builder, console.status("") as status:
-        measured, done = store.measured(), store.validated()
+        measured, done = kinds(store.measured())[KINDS[dev.arch]], store.validated()
         for name in networks.split(","):
-            model = CostModel(boosted([m.group for m in measured if not cost_report.kin(name) & set(m.networks)]))
-            with LocalRunner(dev, cpu=max(os.sched_getaffinity(0))) as runner:
+            model = learned([m.group for m in measured if not cost_report.kin(name) & set(m.networks)])
+            with place.open(max(os.sched_getaffinity(0)), LIMIT) as runner:
                 evaluator = Evaluator(dev, builder, runner)
                 for m in measured:
-                    if name not in m.networks or m.device != dev or m.validates or (name, m.task.key) in done:
+                    if name not in m.networks or m.device != dev or m.validates or (name, m.task.key, dev.name) in done:
                         continue
                     if time.monotonic() > stop:
                         break
@@ -166,21 +181,37 @@ def cheapest(task: Task, on: Device) -> Candidate:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Option(help="of the measurements and the model")] = PRETRAINED,
-           docs: Annotated[Path, typer.Option(help="where cost-model.md and cost-model.png go")] = Path("docs")) -> None:
+def report(folder: Annotated[Path, typer.Option(help="of the measurements and the models")] = PRETRAINED,
+           docs: Annotated[Path, typer.Option(help="where cost-model.md and its pictures go")] = Path("docs")) -> None:
     """Trains models without some of the tasks, and says how good their picks are on those."""
-    measured = Store(folder).measured()
+    chapters = {}
     with console.status("") as status:
-        workload = cost_report.by_workload(measured, lambda g: CostModel(boosted(g)), lambda s: status.update(f"workloads: {s}"))
-        network = cost_report.by_network(measured, lambda g: CostModel(boosted(g)), lambda s: status.update(f"networks: {s}"))
-    text = cost_report.page(measured, workload, network, (folder / MODEL).stat().st_size)
+        for kind, measured in kinds(Store(folder).measured()).items():
+            status.update(f"{kind}: workloads")
+            workload = cost_report.by_workload(measured, learned)
+            status.update(f"{kind}: networks")
+            network = cost_report.by_network(measured, learned)
+            chapters[kind] = cost_report.Chapter(measured, workload, network, (folder / f"{kind}.json").stat().st_size)
+            cost_report.plot(network, docs / cost_report.picture(kind))
+    text = cost_report.page(chapters)
     (docs / "cost-model.md").write_text(text)
-    cost_report.plot(network, docs / "cost-model.png")
     console.print(text, markup=False, soft_wrap=True)
+
+
+def kinds(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
+    """What each kind's model learns from."""
+    found: dict[str, list[Measured]] = {}
+    for m in measured:
+        found.setdefault(KINDS[m.device.arch], []).append(m)
+    return found
 
 
 def boosted(groups: Sequence[Group]) -> xgb.Booster:
     return train(groups, ROUNDS, 1, 0, **SHAPE)
+
+
+def learned(groups: Sequence[Group]) -> CostModel:
+    return CostModel(boosted(groups))
 
 
 def chosen(task: Task, dev: Device, count: int, tried: set[Candidate], seed: int) -> list[Candidate]:
