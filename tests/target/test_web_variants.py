@@ -6,59 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from burnish.targets.plan import KernelCode, Launch, Place, Plan, Signature, Variant
+from burnish.targets.plan import Launch, Place, Plan, Signature, Variant
 from burnish.targets.web import node, package, profile
+from ways_model import EXPECTED, SIZE, X, write
 from web_model import content, from_c, javascript, needs_node
 
 pytestmark = needs_node
 
-SIZE = 4096     # floats
-# out = 2 in (or in + 1), again and again; the way that did it leaves its number.
-KERNEL = """
-void %s(const float *x, float *y, float *who, int begin, int end) {
-    for (volatile int again = 0; again < %d; again++)
-        for (int n = 0; n < %d; n++) ((volatile float *)y)[n] = %s;
-    who[0] = %d;
-}"""
-# By way: how often the work is done. The compiler's choice is not the best of the first kernel, but of the second.
-DOUBLE, INCREMENT = (12, 40, 2), (2, 30)
-
-
-def kernels() -> dict[str, tuple[KernelCode, ...]]:
-    ways = {f"double_{n}": KERNEL % (f"double_{n}", again, SIZE, "2 * x[n]", n) for n, again in enumerate(DOUBLE)}
-    ways |= {f"increment_{n}": KERNEL % (f"increment_{n}", again, SIZE, "x[n] + 1", n) for n, again in enumerate(INCREMENT)}
-    return from_c(ways)
-
-
-def plan(variants: bool = True) -> Plan:
-    """y = 2 (2 x + 1), and who made each of the three."""
-    def launch(name: str, source: Place, to: Place, who: int) -> Launch:
-        others = tuple(Variant(f"{name}_{n}", 1, 0) for n in range(1, len(DOUBLE if name == "double" else INCREMENT)))
-        return Launch(f"{name}_0", (source, to, Place("output", 1, 4 * who)), 1, 0, (name,), SIZE, 8 * SIZE, others * variants)
-
-    first, second = Place("arena", 0), Place("arena", 4 * SIZE)
-    launches = (launch("double", Place("input", 0), first, 0), launch("increment", first, second, 1),
-                launch("double", second, Place("output", 0), 2))
-    x, y, who = (Signature(*s, "float32") for s in (("x", (SIZE,)), ("y", (SIZE,)), ("who", (3,))))
-    return Plan("ways", (x,), (y, who), launches, 8 * SIZE, 0, 0)
-
-
-X = np.arange(SIZE, dtype=np.float32)
-EXPECTED = 2 * (2 * X + 1)
 START = "const x = Float32Array.from({ length: 4096 }, (_, n) => n); const who = async (m) => [...(await m.run({ x })).who];"
 IS_RIGHT = "((y) => y.every((v, n) => v === 2 * (2 * n + 1)))((await m.run({ x })).y)"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return package.write(plan(), kernels(), b"", [X], [EXPECTED, np.zeros(3, np.float32)], profile.devices(),
-                         tmp_path_factory.mktemp("web") / "ways")
+    return write(tmp_path_factory.mktemp("web") / "ways")
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return package.write(plan(False), kernels(), b"", [X], [EXPECTED, np.zeros(3, np.float32)], profile.devices(),
-                         tmp_path_factory.mktemp("web") / "single")
+    return write(tmp_path_factory.mktemp("web") / "single", variants=False)
 
 
 @pytest.mark.parametrize("build", profile.BUILDS)
