@@ -65,12 +65,13 @@ def files(folder: Path, headers: Mapping[str, str] = ISOLATED,
         path = request.match_info["path"]
         if path in instead:
             return web.Response(body=instead[path], content_type="application/json")
-        place = (root / path).resolve()
-        if place.is_dir():
+        place = (root / path.replace("\0", "")).resolve()
+        inside = place.is_relative_to(root)
+        if inside and place.is_dir():
             if path and not path.endswith("/"):     # else the links in index.html would lead elsewhere
                 raise web.HTTPFound(f"/{path}/")
             place /= "index.html"
-        if not place.is_relative_to(root) or not place.is_file():
+        if not inside or not place.is_file():
             raise web.HTTPNotFound(text=f"there is no {request.path}")
         kind = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}.get(place.suffix)
         fresh = {"Cache-Control": "no-cache"}       # a model is compiled again, and the names of code and weights change

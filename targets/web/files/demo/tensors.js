@@ -159,7 +159,8 @@ function readNpy(bytes, name, tensor) {
   const header = latin.decode(bytes.slice(start, end));
   const descr = /'descr': *'([^']*)'/.exec(header)?.[1], shape = /'shape': *\(([\d, ]*)\)/.exec(header)?.[1];
   const dtype = Object.keys(DTYPES).find((key) => DTYPES[key][1] === descr);
-  if (dtype === undefined || shape === undefined) throw new Error(`${name} holds ${descr ?? "what cannot be read"}, not numbers`);
+  if (shape === undefined) throw new Error(`${name} is cut off, or no .npy file`);
+  if (dtype === undefined) throw new Error(`${name} holds ${descr ?? "records"}, not numbers`);
   const sizes = shape.split(",").filter((x) => x.trim()).map(Number);
   if (/'fortran_order': *True/.test(header) && sizes.length > 1) {
     throw new Error(`${name} is in Fortran order: save numpy.ascontiguousarray(…)`);
