@@ -61,6 +61,8 @@ class Farm:
     @classmethod
     def connect(cls, url: str, device: Device, seed: int = 0) -> Self:
         """Raises FarmError where nothing answers, and where no worker has that device, or burnish as it is here."""
+        if device.arch == "wasm32":
+            raise FarmError("a farm's workers measure for CPUs: tune for wasm without --farm")
         address(url)
         quiet()
         try:

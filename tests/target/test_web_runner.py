@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tune_model
 from burnish.compiler import api
+from burnish.compiler.errors import FarmError
 from burnish.schedules.database import Database
 from burnish.schedules.device import Device
 from burnish.schedules.jobs import Job
@@ -380,13 +381,18 @@ def test_without_node_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_pa
         api.tune(tune_model.save(tmp_path / "small.onnx"), target="wasm", records="none")
 
 
+def test_a_farm_measures_for_cpus(tmp_path: Path) -> None:
+    with pytest.raises(FarmError, match="tune for wasm without --farm"):
+        api.tune(tune_model.save(tmp_path / "small.onnx"), target="wasm", records="none", farm="tcp://127.0.0.1:1")
+
+
 # ---- A tune
 
 
 def test_compile_uses_what_a_tune_in_node_found(tmp_path: Path) -> None:
     model = tune_model.save(tmp_path / "small.onnx")
     records = str(tmp_path / "records.sqlite")
-    found = api.tune(model, target="wasm", budget=15.0, records=records, workers=len(os.sched_getaffinity(0)))
+    found = api.tune(model, target="wasm", budget=30.0, records=records, workers=len(os.sched_getaffinity(0)))
     assert found.trials >= 4 and not found.notes and 0 < found.latency <= found.first
     with Database.open(records) as database:
         kept = list(database.records())
