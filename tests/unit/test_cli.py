@@ -98,6 +98,23 @@ def test_compile_for_the_web(model: Path, tmp_path: Path, say: Say) -> None:
     assert code == 2 and err.count("\n") == 1 and weights.name in err
 
 
+def test_compile_with_variants(model: Path, tmp_path: Path, say: Say) -> None:
+    """Every kernel that has some is launched by its first; only wasm packages have them."""
+    wasm = "--target", "wasm", "--variants", "3", "--records", "none"
+    code, out, err = say("compile", model, "-o", tmp_path / "out", *wasm, "--json")
+    assert code == 0, err
+    found = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    varied = [x for x in found["launches"] if x["variants"]]
+    assert varied and all(len(x["variants"]) <= 2 for x in varied) and (tmp_path / "out" / "tune.js").exists()
+    kernels = {k["symbol"]: k for k in found["builds"]["simd"]["kernels"]}
+    assert json.loads(out)["kernels"] == len(kernels)
+    for x in varied:
+        first, *others = (kernels[symbol] for symbol in (x["kernel"], *x["variants"]))
+        assert all(o["task"] == first["task"] and o["knobs"] != first["knobs"] and o["origin"] == "variant" for o in others)
+    code, _, err = say("compile", model, "-o", tmp_path / "cpu", "--variants", "2")
+    assert code == 2 and "native" in err and not (tmp_path / "cpu").exists()
+
+
 def test_compile_overwrites_nothing_but_artifacts(model: Path, tmp_path: Path, say: Say) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     code, _, err = say("compile", model, "-o", tmp_path)
