@@ -203,7 +203,7 @@ def kinds(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
     found: dict[str, list[Measured]] = {}
     for m in measured:
         found.setdefault(KINDS[m.device.arch], []).append(m)
-    return found
+    return dict(sorted(found.items()))
 
 
 def boosted(groups: Sequence[Group]) -> xgb.Booster:
