@@ -89,6 +89,11 @@ def test_compile_and_tune_at_once(model: Path, tmp_path: Path, say: Say) -> None
     ("compile small.onnx --records none.sqlite", "none.sqlite: there are no records: no such file"),
     ("compile small.onnx --records other.sqlite", "other.sqlite: has no tuning records"),
     ("tune small.onnx --farm localhost:8786", "is no address of a Dask scheduler"),
+    ("tune small.onnx --browser", "a browser measures what is made for it: add --target wasm"),
+    ("tune small.onnx --target wasm --headless", "--headless is for the page of --browser: add that"),
+    ("tune small.onnx --target wasm --host", "--host is for the page of --browser: add that"),
+    ("tune small.onnx --target wasm --browser --farm tcp://a:1", "--browser and --farm measure in different places"),
+    ("tune none.onnx --target wasm --browser --headless", "none.onnx"),
     ("tune small.onnx --shape x=axb", "is not NAME=AxBxC"), ("tune", "See burnish tune --help."),
     ("tune small.onnx --threads 0", "See burnish tune --help."), ("tune small.onnx --speed", "See burnish tune --help.")])
 def test_mistakes_are_one_line_and_exit_code_2(words: str, said: str, model: Path, tmp_path: Path, say: Say,
@@ -153,6 +158,16 @@ def test_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "reading the model" in text and "trying candidates" in text and "3.00 ms → 2.00 ms (1.50x), 7 trials, 1 failed" in text
     assert "60 of 60 s" in text and "small.onnx[\\x1b]" in text and "gemm 5x32x64 (x2)" in text
     assert f"0/{len(g.options)}" in text
+
+
+def test_what_a_page_is_shown() -> None:
+    g = goal()
+    fast = next(c for c in g.options if c != g.untuned)
+    g.note([Trial(fast, "ok", (1e-3,) * 5, 2e-3)])
+    shown = json.loads(json.dumps(ui_tune.shown(State("trials", 12.0, 30.0, (g,), 3e-3, 1.5e-3, 7, 1))))
+    assert shown == {"phase": "trials", "elapsed": 12.0, "budget": 30.0, "first": 3e-3, "latency": 1.5e-3, "trials": 7,
+                     "tasks": [{"title": "gemm 5x32x64 (x2)", "share": 1.0, "gain": 2.0}]}
+    assert ui_tune.shown(State("start", 0.0, 30.0, (g,), 0.0, 0.0, 0, 0))["tasks"] == [], "their times are not known yet"
 
 
 def test_nothing_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from burnish.schedules import evaluate
 from burnish.schedules import expr as x
-from burnish.schedules.board import Board, parts
+from burnish.schedules.board import Board, parts, symbol
 from burnish.schedules.candidate import Candidate, default, options
 from burnish.schedules.evaluate import EDGES, Batch, Evaluator, Trial, tolerance, values
 from burnish.schedules.task import Buffer, Store, Task
@@ -218,3 +218,27 @@ def test_a_build_that_takes_too_long(make: Make, builder: Saboteur, monkeypatch:
         w.process.send_signal(signal.SIGSTOP)
     (trial,), = e.evaluate([Batch(GEMM, tuple(others(GEMM, 1)))])
     assert trial.status == "timeout" and "no answer within 0 s" in trial.message
+
+
+# ---- Building ahead
+
+
+def test_what_is_prepared_is_waited_for_batch_by_batch(make: Make, builder: Saboteur) -> None:
+    """A batch is measured while the next is still being built; `close` gives up the rest."""
+    e, gate = make({}), threading.Event()
+    batches = [Batch(GEMM, tuple(others(GEMM, 2))), Batch(CONV, tuple(others(CONV, 2))), Batch(CONV, tuple(others(CONV, 4)[2:]))]
+
+    def plan(task: Task, candidate: Candidate) -> None:
+        if candidate in batches[1].candidates:
+            assert gate.wait(60)
+
+    builder.plan = plan
+    e.prepare(batches)
+    found = e.trials(batches[:2])
+    assert [t.status for t in next(found)[1]] == ["ok", "ok"] and not gate.is_set()
+    closing = threading.Thread(target=e.close)      # the third is cancelled, the second is at work
+    closing.start()
+    gate.set()
+    assert [t.status for t in next(found)[1]] == ["ok", "ok"]
+    closing.join(60)
+    assert all(e._begun[symbol(CONV, c)].cancelled() for c in batches[2].candidates)
