@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from functools import cache
 from importlib.metadata import distribution
@@ -12,7 +11,6 @@ from pathlib import Path
 # by itself gathers what multiplies one weight and holds a broadcast of each row for that. In the order in which templates write,
 # a tile of 6x2 runs at 60 GFLOP/s in place of 30, where 4x2, the best that fits otherwise, has 57 (Zen 5, V8 of Node 24).
 WASM = ("--target=wasm32-unknown-unknown", "-O2", "-mllvm", "-pre-RA-sched=source")
-HANGS = re.compile(r"fcmp .*x half>")   # its LLVM (22.1) never ends over a comparison of vectors of halves, at any -O
 LIMIT_S = 60.0      # less than a build worker has, whose end would leave clang behind
 
 

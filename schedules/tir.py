@@ -258,6 +258,36 @@ def _zeros(mod: Any) -> Any:
                          for gv, f in mod.functions.items()})
 
 
+def _halves_by_bits(mod: Any) -> Any:
+    """For WebAssembly, which has no halves: they become floats by operations on their bits, in vectors, where LLVM calls a function
+    for each. It also makes comparisons of floats that were halves ones of halves, and over vectors of those LLVM 22 never ends."""
+    def floats(x: PrimExpr) -> PrimExpr:
+        lanes = dtype_of(x)[1]
+        integers, result = wide("int32", lanes), wide("float32", lanes)
+        b = T.reinterpret(wide("uint16", lanes), x).astype(integers)
+        rest = b & like(0x7fff, b)
+        shifted = rest << like(13, b)
+        finite = T.reinterpret(result, shifted) * tirx.const(2.0**112, result)      # the exponent's bias is 112 larger
+        size = tirx.Select(rest >= like(0x7c00, b), shifted | like(0x7f800000, b), T.reinterpret(integers, finite))
+        return T.reinterpret(result, size | (b & like(0x8000, b)) << like(16, b))
+
+    def cast(e: PrimExpr) -> PrimExpr:
+        to, lanes = dtype_of(e)
+        return floats(e.value).astype(wide(to, lanes)) if dtype_of(e.value)[0] == "float16" else e
+
+    def compare(e: PrimExpr) -> PrimExpr:
+        return type(e)(floats(e.a), floats(e.b)) if dtype_of(e.a)[0] == "float16" else e
+
+    def extreme(e: PrimExpr) -> PrimExpr:
+        if dtype_of(e)[0] != "float16":
+            return e
+        return tirx.Select(compare((tirx.GT if isinstance(e, tirx.Max) else tirx.LT)(e.a, e.b)), e.a, e.b)
+
+    rules = [(tirx.Cast, cast), ((tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.EQ, tirx.NE), compare),
+             ((tirx.Max, tirx.Min), extreme)]
+    return tvm.IRModule({gv: tvm_ffi.structural_map(f, rules, order="post") for gv, f in mod.functions.items()})
+
+
 def _floats_in_arrays(f: Any) -> Any:
     """Floats that have a name get a place in a local array instead. TVM's code generator lets its simplifier put every value in
     the place of its name, which takes minutes for a function of a function (asinh of cos); LLVM makes registers of the arrays."""
@@ -297,10 +327,12 @@ def build(funcs: Mapping[str, Any], device: Device, path: Path) -> Any:
     target = tvm.target.Target({"kind": "llvm", **{k: list(v) if isinstance(v, tuple) else v for k, v in device.llvm}})
     mod = tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in funcs.items()})
     mod = tirx.transform.LowerIntrin()(_bare_pointers(_zeros(_lower(mod, target))))
+    if device.arch == "wasm32":
+        mod = _halves_by_bits(mod)
     mod = tvm.IRModule({gv: _floats_in_arrays(f) for gv, f in mod.functions.items()})
     lib = tvm.get_global_func("target.build.llvm")(mod, target)
-    if device.arch == "wasm32" and not clang.HANGS.search(ir := lib.inspect_source("ll")):
-        clang.wasm_object(ir, path)
+    if device.arch == "wasm32":
+        clang.wasm_object(lib.inspect_source("ll"), path)
     else:
         lib.write_to_file(str(path), "obj")
     return lib
