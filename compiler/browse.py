@@ -30,7 +30,7 @@ class Invitation:
     @contextmanager
     def rig(self) -> Iterator[Rig]:
         """The browser that opens the page. Raises DeviceError where there is none to open, TuningRefused where none comes."""
-        name = ui.printable(self._model.name)
+        name = ui.printable(self._model.stem)
         with ExitStack() as stack:
             try:
                 browser = stack.enter_context(Browser(name, ANYWHERE if self._lan else HERE, say=ui.warn))

@@ -82,6 +82,9 @@ class Browser:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._changed:
+            if self._socket is not None:
+                self._send(self._socket.send_str(json.dumps({"kind": "ended"})))
         self._server.close()
 
     def url_at(self, address: str) -> str:

@@ -77,7 +77,10 @@ function hear(message) {
     $("title").textContent = `Tuning ${message.title} in this browser`;
     tellVisibility();
   } else if (message.kind === "refused") {
+    draw(0, "–", "not needed");
     end("stopped", "This page cannot help", `The computer says: ${message.why}.`);
+  } else if (message.kind === "ended") {
+    if (!over) end("stopped", "The tune was ended", "What was measured until then is kept. You can close this tab.");
   } else {
     show(message);
   }
@@ -218,7 +221,10 @@ const time = (/** @type {number} */ s) =>
 
 /** @param {any} state as ui_tune.shown has it */
 function show(state) {
-  if (!state.phase) return say("waiting", "Connected", "The computer prepares the first kernels.");
+  if (!state.phase) {
+    draw(0, "…", "getting ready");
+    return say("waiting", "Connected", "The computer prepares the first kernels.");
+  }
   $("first").textContent = time(state.first);
   $("latency").textContent = time(state.latency);
   $("trials").textContent = state.trials;
@@ -249,6 +255,7 @@ function row({ title, share, gain }) {
 /** @param {number} percent @param {string} big @param {string} small */
 function draw(percent, big, small) {
   $("arc").style.strokeDashoffset = String(100 - percent);
+  $("arc").style.opacity = percent > 0 ? "1" : "0";     // round ends make a dot of nothing
   $("arc").closest(".dial")?.setAttribute("aria-valuenow", percent.toFixed(0));
   $("big").textContent = big;
   $("small").textContent = small;
@@ -264,7 +271,7 @@ function tick() {
 setInterval(tick, 250);
 $("about").textContent = [
   navigator.userAgent.match(/(?:Firefox|Edg|Chrome|Version)\/\d+/)?.[0].replace("/", " ") ?? "This browser",
-  `${navigator.hardwareConcurrency || 1} cores`, ...crossOriginIsolated ? [] : ["a coarse clock, so it takes longer to be sure"],
+  navigator.hardwareConcurrency > 1 ? `${navigator.hardwareConcurrency} cores` : "one core", ...crossOriginIsolated ? [] : ["a coarse clock, so it takes longer to be sure"],
 ].join(", ");
 stayAwake();
 connect();
