@@ -259,8 +259,9 @@ def _zeros(mod: Any) -> Any:
 
 
 def _halves_by_bits(mod: Any) -> Any:
-    """For WebAssembly, which has no halves: they become floats by operations on their bits, in vectors, where LLVM calls a function
-    for each. It also makes comparisons of floats that were halves ones of halves, and over vectors of those LLVM 22 never ends."""
+    """For WebAssembly, which has no halves: they become floats by operations on their bits, in vectors, where LLVM calls a
+    function for each. It also makes comparisons of floats that were halves ones of halves, and LLVM 22 never ends over vectors
+    of those."""
     def floats(x: PrimExpr) -> PrimExpr:
         lanes = dtype_of(x)[1]
         integers, result = wide("int32", lanes), wide("float32", lanes)

@@ -1,6 +1,6 @@
 """Runs one task as one kernel: builds it for a device, packs its constants, calls it, returns its outputs.
 
-x86 kernels run in this process (ctypes), lanes-4 kernels for wasm32 under wasmtime, aarch64 kernels are only compiled. Every
+x86 kernels run in this process (ctypes), kernels for wasm32 under wasmtime, aarch64 kernels are only compiled. Every
 output begins as NaN-like garbage between guard zones, so that a kernel which leaves a hole or writes beside its buffer fails.
 """
 
@@ -14,21 +14,29 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+from burnish.compiler.lower import group
+from burnish.compiler.lower.registry import Anchor, Output
+from burnish.compiler.partition import partition
 from burnish.schedules.candidate import default
 from burnish.schedules.device import Device
 from burnish.schedules.space import Knobs
 from burnish.schedules.task import Task
 from burnish.schedules.template import Template
+from burnish.targets.cpu import toolchain
+from burnish.targets.web import profile
+from burnish.targets.web.toolchain import STACK
+from lower.harness import node_model
+from lower.interpreter import run_anchor
 
 LINUX = "unknown-linux-gnu"
 ZEN5 = Device("zen5", "x86_64", (("mtriple", f"x86_64-{LINUX}"), ("mcpu", "znver5")), ("avx512f",), 16, 32, 48, 1024, 16384)
 AVX2 = Device("haswell", "x86_64", (("mtriple", f"x86_64-{LINUX}"), ("mcpu", "haswell")), ("avx2", "fma"), 8, 16, 32, 256, 8192)
 NEON = Device("a76", "aarch64", (("mtriple", f"aarch64-{LINUX}"), ("mcpu", "cortex-a76")), ("neon",), 4, 32, 64, 512)
-WASM = Device("wasm", "wasm32", (("mtriple", "wasm32-unknown-unknown"), ("mattr", (
-    "+simd128", "+relaxed-simd", "+bulk-memory", "+sign-ext", "+nontrapping-fptoint", "+mutable-globals"))),
-    ("simd128",), 4, 14, 32, 512)
+WASM, SIMD = profile.load("relaxed-simd"), profile.load("simd")
 
 ZIG = [sys.executable, "-m", "ziglang"]
 GUARD = 1024    # bytes on either side of an array
@@ -100,6 +108,34 @@ class Built:
                 for n, b in enumerate(self.task.buffers) if b.role == "output"]
 
 
+# ---- Tasks -------------------------------------------------------------------------------------------------------------
+
+
+def lowered(op: str, *inputs: Any, outputs: int = 1, shape: Sequence[int] = (),
+            **attributes: Any) -> tuple[Task, dict[int, np.ndarray]]:
+    """(task of one ONNX node, its arrays by buffer number). inputs: as of `lower.harness.node_model`; shape: of the output, where
+    ONNX's own inference does not find it."""
+    model, given = node_model(op, inputs, attributes, outputs, "burnish" if op.startswith("Nhwc") else "")
+    graph = ir.from_proto(model)
+    if shape:
+        graph.graph.outputs[0].shape = ir.Shape(shape)
+        graph.graph.outputs[0].dtype = graph.graph.inputs[0].dtype
+    parts = partition(graph)
+    (low,) = (group.lower(g, parts) for g in parts.groups)
+    arrays = {n: (b if isinstance(b, np.ndarray) else given[b.root.name]).reshape(buffer.shape)
+              for n, (buffer, b) in enumerate(zip(low.task.buffers, low.bindings, strict=True)) if buffer.role != "output"}
+    return low.task, arrays
+
+
+def interpreted(task: Task, arrays: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+    """The outputs, by numpy: by the interpreter that the tests of lowerings hold against onnxruntime."""
+    memory = [np.zeros(b.shape, b.dtype) if n not in arrays else arrays[n] for n, b in enumerate(task.buffers)]
+    for s in task.stores:
+        anchor = Anchor(task.family, s.space, (Output(s.index, s.value),), task.params, task.operands, task.stages)
+        run_anchor(anchor, memory, [memory[s.buffer]])
+    return [memory[n] for n in task.outputs]
+
+
 # ---- This machine ------------------------------------------------------------------------------------------------------
 
 
@@ -133,22 +169,29 @@ def _native(kernel: Built, given: list[np.ndarray], ranges: Iterable[tuple[int, 
 # ---- wasm32 ------------------------------------------------------------------------------------------------------------
 
 
+@cache
+def _engine() -> Any:
+    import wasmtime
+
+    config = wasmtime.Config()
+    config.wasm_relaxed_simd = True
+    return wasmtime.Engine(config)
+
+
 def _wasm(kernel: Built, given: list[np.ndarray], ranges: Iterable[tuple[int, int]]) -> list[np.ndarray]:
     import wasmtime
 
     module = kernel.path.with_suffix(".wasm")
-    subprocess.run([*ZIG, "wasm-ld", "--no-entry", "--gc-sections", "--strip-all", "--export=k", "--import-memory",
-                    "--stack-first", "-z", "stack-size=65536", "-o", str(module), str(kernel.path)], check=True)
-    at, places = 1 << 17, []        # above the stack and the kernel's constants
+    toolchain.ld("wasm-ld", "--no-entry", "--gc-sections", "--strip-all", "--export=k", "--import-memory", "--stack-first",
+                 "-z", f"stack-size={STACK}", "-o", module.name, kernel.path.name, folder=kernel.path.parent)
+    at, places = 2 * STACK, []      # above the stack and the kernel's constants
     for a in given:
         places.append(at + GUARD)
         at += -(-(a.nbytes + 2 * GUARD) // 64) * 64
-    config = wasmtime.Config()
-    config.wasm_relaxed_simd = True
-    store = wasmtime.Store(wasmtime.Engine(config))
+    store = wasmtime.Store(_engine())
     memory = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits((at >> 16) + 1, None)))
     instance = wasmtime.Instance(store, wasmtime.Module(store.engine, module.read_bytes()), [memory])
-    memory.write(store, bytes([FILL]) * (at - (1 << 17)), 1 << 17)
+    memory.write(store, bytes([FILL]) * (at - 2 * STACK), 2 * STACK)
     for a, place in zip(given, places, strict=True):
         memory.write(store, a.tobytes(), place)
     function = instance.exports(store)["k"]

@@ -78,9 +78,8 @@ def test_random_candidates():
         close(got, want)
 
 
-def test_x_of_a_qkv_projection_and_of_a_window():
-    """q k^T with both operands read from [B,T,3,H,D]; and rows of x that are no affine address (two axes merged)."""
-    b, t, h, d = 2, 19, 3, 8
+def scores_of_a_projection(b=2, t=19, h=3, d=8):
+    """(task, arrays, reference) of q k^T with both operands read from [B,T,3,H,D]."""
     qkv = Buffer((b, t, 3, h, d), "float32", "input")
     out = Buffer((b * h, t, t), "float32", "output")
     q = x.load(0, (x.floordiv(I0, h), I1, 0, x.floormod(I0, h), R0), "float32")
@@ -89,9 +88,15 @@ def test_x_of_a_qkv_projection_and_of_a_window():
                 {"batch": b * h, "m": t, "n": t, "k": d, "x": 0}, {"x": q, "w": k})
     a = randn(b, t, 3, h, d)
     want = np.einsum("bthd,bshd->bhts", *(a[:, :, n].astype("f8") for n in (0, 1))).reshape(b * h, t, t) * 0.125
+    return task, {0: a}, want
+
+
+def test_x_of_a_qkv_projection_and_of_a_window():
+    """q k^T; and rows of x that are no affine address (two axes merged)."""
+    task, arrays, want = scores_of_a_projection()
     assert choose(task, ZEN5).name == "f32-gemm-computed"
     for device in (ZEN5, WASM):
-        close(run(ComputedGemm(), task, {0: a}, device, cuts=(1, 4))[0], want)
+        close(run(ComputedGemm(), task, arrays, device, cuts=(1, 4))[0], want)
 
     # patches of 4x4x3 from an image, in vectors over k; w contiguous along n
     image, w = Buffer((12, 8, 3), "float32", "input"), Buffer((48, 20), "float32", "input")

@@ -4,48 +4,17 @@ onnxruntime); work is cut as threads would cut it, and knobs are drawn from the 
 import random
 
 import numpy as np
-import onnx_ir as ir
 import pytest
-from burnish.compiler.lower import group
-from burnish.compiler.lower.registry import Anchor, Output
-from burnish.compiler.partition import partition
 from burnish.schedules.expr import cast, exp, indices, load, var
 from burnish.schedules.task import Buffer, Stage, Store, Task
 from burnish.schedules.templates.rows import Rows
 from burnish.schedules.templates.rows_plan import plan
-from lower.harness import assert_close, const, node_model
-from lower.interpreter import run_anchor
+from lower.harness import assert_close, const
 
-from .harness import AVX2, NEON, WASM, ZEN5, Built, run
+from .harness import AVX2, NEON, WASM, ZEN5, Built, interpreted, lowered, run
 
 RNG = np.random.default_rng(3)
 ROWS = Rows()
-
-
-def lowered(op, *inputs, outputs=1, shape=None, **attributes):
-    """(task, its arrays by buffer number). shape: of the output, where ONNX's own inference does not find it."""
-    model, given = node_model(op, inputs, attributes, outputs, "burnish" if op.startswith("Nhwc") else "")
-    graph = ir.from_proto(model)
-    if shape:
-        graph.graph.outputs[0].shape = ir.Shape(shape)
-        graph.graph.outputs[0].dtype = graph.graph.inputs[0].dtype
-    parts = partition(graph)
-    (low,) = (group.lower(g, parts) for g in parts.groups)
-    arrays = {}
-    for n, (buffer, b) in enumerate(zip(low.task.buffers, low.bindings, strict=True)):
-        if buffer.role != "output":
-            a = b if isinstance(b, np.ndarray) else given[b.root.name]
-            arrays[n] = a.reshape(buffer.shape)
-    assert low.task.family == "rows"
-    return low.task, arrays
-
-
-def interpreted(task, arrays):
-    memory = [np.zeros(b.shape, b.dtype) if n not in arrays else arrays[n] for n, b in enumerate(task.buffers)]
-    for s in task.stores:
-        anchor = Anchor("rows", s.space, (Output(s.index, s.value),), task.params, {}, task.stages)
-        run_anchor(anchor, memory, [memory[s.buffer]])
-    return [memory[n] for n in task.outputs]
 
 
 def agrees(task, arrays, devices=(ZEN5,), draws=1, tolerance=1e-5):

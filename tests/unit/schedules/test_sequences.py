@@ -3,31 +3,24 @@
 import itertools
 
 import numpy as np
-import onnx_ir as ir
 import pytest
-from burnish.compiler.lower import group
-from burnish.compiler.partition import partition
 from burnish.schedules.templates import choose
 from lower.harness import assert_close, const, node_model, reference
 
-from .harness import NEON, ZEN5, Built, run
+from .harness import NEON, ZEN5, Built, lowered, run
 
 RNG = np.random.default_rng(5)
 
 
-def check(op, *inputs, outputs=1, device=ZEN5, knobs=None, **attributes):
-    model, given = node_model(op, inputs, attributes, outputs)
-    graph = ir.from_proto(model)
-    parts = partition(graph)
-    (low,) = (group.lower(g, parts) for g in parts.groups)
-    arrays = {n: b if isinstance(b, np.ndarray) else given[b.root.name] for n, b in enumerate(low.bindings)
-              if low.task.buffers[n].role != "output"}
-    template = choose(low.task, device)
-    space = list(template.space(low.task, device).candidates()) if device is ZEN5 else []
+def check(op, *inputs, outputs=1, device=ZEN5, **attributes):
+    task, arrays = lowered(op, *inputs, outputs=outputs, **attributes)
+    template = choose(task, device)
     if device is not ZEN5:
-        Built(template, low.task, device)
-    for k in space:
-        assert_close(run(template, low.task, arrays, device, k, cuts=(1, 3)), reference(model, given, "ort"))
+        Built(template, task, device)
+        return
+    want = reference(*node_model(op, inputs, attributes, outputs), "ort")
+    for k in template.space(task, device).candidates():
+        assert_close(run(template, task, arrays, device, k, cuts=(1, 3)), want)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((3, 4, 37), 0), ((3, 37, 5), 1), ((2, 3, 37), 2), ((7,), 0), ((2, 64), 0)])
