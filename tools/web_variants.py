@@ -126,24 +126,43 @@ def table(rows: list[Found], variants: int) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def page_of(rows: list[Found], variants: int, budget: float, rounds: int) -> str:
+    busy = f"\n{BUSY}\n" if any(t.noisy for r in rows for t in r.timings.values()) else ""
+    return f"""\
+# What a package's own tune recovers
+
+Written by `python -m burnish.tools.web_variants` on {datetime.date.today()}. CPU: {cpu()}; Chromium without a window, one thread.
+
+Packages ship up to {variants} ways of each heavy kernel. Every way was timed inside whole runs of the model, [kernel by kernel][how];
+the package then tuned itself, within {budget:.0f} s, from the worst way of every kernel and from the compiler's choice. Afterwards all
+took turns, {rounds} rounds. Times in ms, medians; recovered: the speed that tuning from the worst ways reached, of that of the best.
+
+{table(rows, variants)}
+{busy}
+[how]: tuning.md#on-the-visitors-device
+"""
+
+
 def main(
     names: Annotated[str, typer.Option("--models", help="Models of the zoo, separated by commas.")] = DEFAULT,
     variants: Annotated[int, typer.Option(min=2, max=8, help="Ways to make each heavy kernel.")] = 4,
     budget: Annotated[float, typer.Option(help="Seconds for each tune.")] = 10.0,
-    rounds: Annotated[int, typer.Option(min=3)] = 30,
+    rounds: Annotated[int, typer.Option(min=3, help="Turns of each, in the end.")] = 30,
     packages: Annotated[Path, typer.Option(help="Where packages go.")] = Path("out/web-variants"),
     reuse: Annotated[bool, typer.Option("--reuse", help="Take packages that are there instead of compiling anew.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", help="Also write the page, such as docs/variants-web.md.")] = None,
 ) -> None:
-    """Prints a table in Markdown.
+    """Times packages with variants in a headless Chromium, before and after they tuned themselves.
 
-    Example: python -m burnish.tools.web_variants --models mobilenetv2,deit_tiny
+    Example: python -m burnish.tools.web_variants --models mobilenetv2,deit_tiny -o docs/variants-web.md
     """
     made = {name: (package(name, 1, packages, reuse), package(name, variants, packages, reuse)) for name in names.split(",")}
     pin(1)
     rows = [measure(name, each, budget, rounds) for name, each in made.items()]
-    print(f"{cpu()}, Chromium, one thread, {datetime.date.today()}; medians.\n\n{table(rows, variants)}")
-    if any(t.noisy for r in rows for t in r.timings.values()):
-        print(f"\n{BUSY}")
+    text = page_of(rows, variants, budget, rounds)
+    print(text)
+    if output is not None:
+        output.write_text(text)
 
 
 if __name__ == "__main__":
