@@ -53,8 +53,9 @@ def tune(lowered: Lowered, inputs: Mapping[str, np.ndarray], rig: Rig, settings:
             own = stack.enter_context(evaluator(rig, workers, settings.seed))
             measurer, prepare = Local(own), own.prepare if rig.apart else None
         try:
-            return Tuner(scene, measurer, ranker, rig.device, rig.fingerprint, made_by, settings, known, database.add, watch,
-                         rig.clock, prepare).run()
+            found = Tuner(scene, measurer, ranker, rig.device, rig.fingerprint, made_by, settings, known, database.add, watch,
+                          rig.clock, prepare).run()
+            return replace(found, notes=(rig.note, *found.notes)) if rig.note else found
         except Unbuildable as e:
             raise BuildError(f"a kernel could not be built (a bug of burnish, not of your model): {e}") from e
         except (RunnerDied, RunnerGone) as e:

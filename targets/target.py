@@ -22,7 +22,8 @@ Arrays = Sequence[np.ndarray]
 class Rig:
     """Where kernels are measured. device: what they are built for; fingerprint: what the records say of it; open: a new runner,
     kept on a CPU (None: on any), whose commands may take so many seconds; tools: versions of what runs the kernels there; clock:
-    seconds, as the tuner's budget counts them; apart: does building kernels here not disturb measuring there?"""
+    seconds, as the tuner's budget counts them; apart: does building kernels here not disturb measuring there? note: what the user
+    should know of what is measured there."""
 
     device: Device
     fingerprint: Fingerprint
@@ -30,6 +31,7 @@ class Rig:
     tools: Mapping[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     apart: bool = False
+    note: str = ""
 
 
 class Target(Protocol):
