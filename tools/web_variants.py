@@ -133,10 +133,12 @@ def page_of(rows: list[Found], variants: int, budget: float, rounds: int) -> str
 
 Written by `python -m burnish.tools.web_variants` on {datetime.date.today()}.
 
-CPU: {cpu()}; Chromium without a window, one thread. Packages ship up to {variants} ways of each
-heavy kernel. Every way was timed inside whole runs of the model; the package then tuned itself, within {budget:.0f} s, from the worst
-way of every kernel and from the compiler's choice ([how](tuning.md#on-the-visitors-device)). Afterwards all took turns, {rounds} rounds.
-Times in ms, medians; recovered: the speed that tuning from the worst ways reached, of that of the best.
+CPU: {cpu()}; Chromium without a window, one thread.
+
+Packages ship up to {variants} ways of each heavy kernel. Every way was timed inside whole runs of the model. The package then
+tuned itself ([how](tuning.md#on-the-visitors-device)), within {budget:.0f} s, from the worst way of every kernel and from the
+compiler's choice. Afterwards all took turns, {rounds} rounds. Times in ms, medians; recovered: the speed that tuning from the
+worst ways reached, of that of the best.
 
 {table(rows, variants)}
 {busy}"""

@@ -22,8 +22,8 @@ const agent = () => globalThis.navigator?.userAgent ?? "";
  */
 function stored(mode, ask) {
   return new Promise((done, fail) => {
-    setTimeout(fail, PATIENCE_MS, new Error("IndexedDB does not answer"));
     const opening = indexedDB.open(NAME, 1);
+    setTimeout(fail, PATIENCE_MS, new Error("IndexedDB does not answer"));
     opening.onupgradeneeded = () => opening.result.createObjectStore(STORE);
     opening.onerror = () => fail(opening.error);
     opening.onsuccess = () => {
