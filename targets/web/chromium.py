@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..cpu.errors import DeviceError
@@ -20,6 +19,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 # A browser that nobody looks at has nothing to fetch, to update or to greet with.
 FLAGS = ("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--no-sandbox")
+
+GUARD = 'read go; "$@" & cat >/dev/null; kill -9 0'     # of a browser's process group, which ends with our pipe, however we do
 
 
 def program() -> str | None:
@@ -51,16 +52,18 @@ def opened(url: str, cpu: int | None = None) -> Iterator[None]:
     the `with` ends. cpu: the one that it is kept on, None for any. Raises DeviceError where there is no Chromium."""
     path = _found()
     with tempfile.TemporaryDirectory(prefix="burnish-browser-", ignore_cleanup_errors=True) as folder:
-        process = subprocess.Popen([path, "--headless", *FLAGS, f"--user-data-dir={folder}", url], stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        words = ("sh", "-c", GUARD, "sh", path, "--headless", *FLAGS, f"--user-data-dir={folder}", url)
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)
+        assert process.stdin is not None
         try:
             if cpu is not None:
-                with suppress(ProcessLookupError):      # ended already: its page does not come, which is told of
-                    os.sched_setaffinity(process.pid, {cpu})
+                os.sched_setaffinity(process.pid, {cpu})
+            process.stdin.write(b"\n")
+            process.stdin.flush()
             yield
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.stdin.close()
             process.wait()
 
 
