@@ -10,7 +10,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -117,35 +117,42 @@ def tell(name: str, found: Result, seconds: float) -> None:
     console.print(f"{name}: {found.trials} trials in {seconds:.0f} s", dict(found.failures), *found.notes, highlight=False)
 
 
-def text(rows: Sequence[Row], budget: float, browser: str) -> str:
+def kept(page: Path) -> dict[str, str]:
+    """The rows of a page that is there already, by model."""
+    lines = page.read_text().splitlines() if page.exists() else []
+    return {line.split(" ")[1]: line for line in lines if line.startswith("| ") and not line.startswith("| model ")}
+
+
+def text(rows: Iterable[str], budget: float, browser: str) -> str:
     command = shlex.join(["python", "-m", "burnish.tools.web_budget", *sys.argv[1:]])
     return "\n".join([
         "# What half a minute in a browser is worth", "",
-        f"Written by `{command}` on {date.today()}.", "",
+        f"Written by `{command}` on {date.today()}, rows of other models before.", "",
         f"CPU: {cpu()}; {browser} without a window; one thread.", "",
         f"In one page, each model was tuned for {budget:.0f} s from an empty database; then every candidate of every kernel was "
         "tried, and the finals were the same. Afterwards the untuned kernels and both choices took turns in whole runs of the "
         f"model, {ROUNDS} rounds. Times in milliseconds; the speed is the budget's, of that of trying everything.", "",
         "| model | untuned | tuned | trials | s | everything | trials | s | speed |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-        *map(str, rows)]) + "\n"
+        *rows]) + "\n"
 
 
 def main(
     names: Annotated[str, typer.Option("--models", help="Models of the zoo, separated by commas.")] = DEFAULT,
     budget: Annotated[float, typer.Option(help="Seconds.")] = 30.0,
-    output: Annotated[Path | None, typer.Option("-o", help="The page, such as docs/budgets-web.md.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", help=(
+        "The page, such as docs/budgets-web.md; its rows of other models stay."))] = None,
 ) -> None:
     """How near tuning in a browser for a short time comes to trying everything."""
-    rows: list[Row] = []
+    rows = kept(output) if output else {}
     with page() as rig:
         browser = ", ".join(f"{name} {version}" for name, version in rig.tools.items())
     for name in names.split(","):
         with tempfile.TemporaryDirectory(prefix="burnish-budgets-") as folder:
-            rows.append(measured(name, budget, Path(folder)))
-        console.print(str(rows[-1]), highlight=False, markup=False)
+            rows[name] = str(measured(name, budget, Path(folder)))
+        console.print(rows[name], highlight=False, markup=False)
         if output:      # what is known so far
-            output.write_text(text(rows, budget, browser))
+            output.write_text(text(rows.values(), budget, browser))
 
 
 if __name__ == "__main__":
