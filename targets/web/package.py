@@ -19,7 +19,9 @@ from ..plan import KernelCode, Plan, Signature
 from . import demo, driver, manifest, module, profile, text, toolchain
 
 HASH = 8        # hexadecimal digits of the SHA-256 in the names of files that may be cached for ever
-PIECE = 1 << 22         # bytes that the loader checks at once, while the next ones arrive
+# Bytes that the loader hashes at once, while the next ones arrive. Chromium hashes 104 MB in 62 ms by pieces of this size; in 120
+# by those of 1 MiB and more, for which it allocates and frees memory each time.
+PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,9 @@ def index_js(plan: Plan, linked: Mapping[str, Code], weights_file: str, weights:
 
 
 def file(name: str, content: bytes) -> dict[str, Any]:
-    """What the loader checks: the size, and the SHA-256 of each piece."""
-    pieces = (content[at:at + PIECE] for at in range(0, len(content), PIECE))
-    return {"file": name, "bytes": len(content), "sha256": [hashlib.sha256(piece).hexdigest() for piece in pieces]}
+    """What the loader checks: the size, and the SHA-256 of the SHA-256 of each piece."""
+    hashes = (hashlib.sha256(content[at:at + PIECE]).digest() for at in range(0, len(content), PIECE))
+    return {"file": name, "bytes": len(content), "sha256": hashlib.sha256(b"".join(hashes)).hexdigest()}
 
 
 def sample(plan: Plan, inputs: Arrays, outputs: Arrays) -> dict[str, bytes]:

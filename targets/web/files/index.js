@@ -57,7 +57,8 @@ const runs = (build) => typeof WebAssembly === "object" && WebAssembly.validate(
  */
 function choose(wanted) {
   if (wanted !== undefined && !Object.hasOwn(PROBES, wanted)) {
-    throw new BurnishError("OPTION", `there is no build "${wanted}": leave \`build\` out, or give one of ${Object.keys(PROBES).join(", ")}`);
+    throw new BurnishError("OPTION",
+      `there is no build "${wanted}": leave \`build\` out, or give one of ${Object.keys(PROBES).join(", ")}`);
   }
   const builds = wanted === undefined ? /** @type {Build[]} */ (Object.keys(PROBES)) : [wanted];
   const build = builds.find(runs);
@@ -128,33 +129,23 @@ async function* pieces(url, signal) {
 }
 
 /**
- * Is it the piece that it should be?
- * @param {Uint8Array<ArrayBuffer>} piece
- * @param {string} sha256
- */
-async function intact(piece, sha256) {
-  const subtle = globalThis.crypto?.subtle;     // only on https and localhost
-  if (!subtle) return true;
-  const digest = new Uint8Array(await subtle.digest("SHA-256", piece));
-  return Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("") === sha256;
-}
-
-/**
  * Fills `target` with a file and checks that it is the file that it should be.
  * @param {URL} url
  * @param {Uint8Array} target
- * @param {string[]} sha256 of each piece
+ * @param {string} sha256 of the SHA-256 of each piece
  * @param {AbortSignal} signal
  * @param {(bytes: number) => void} progress
  */
 async function fill(url, target, sha256, signal, progress) {
-  let at = 0, checked = 0;
-  /** @type {Promise<boolean>[]} */
-  const checks = [];
-  const check = (/** @type {number} */ end) => {
-    // In the browser's own threads, while more arrives. A copy, since shared memory is not hashed.
-    checks.push(intact(target.slice(checked, end), sha256[checks.length]));
-    checked = end;
+  const subtle = globalThis.crypto?.subtle;     // only on https and localhost
+  const copy = new Uint8Array(MODEL.piece);     // shared memory is not hashed
+  /** @type {Promise<ArrayBuffer>[]} */
+  const hashes = [];
+  let at = 0, hashed = 0;
+  const hash = (/** @type {number} */ end) => {         // in the browser's own threads, while more arrives
+    copy.set(target.subarray(hashed, end));
+    if (subtle) hashes.push(subtle.digest("SHA-256", copy.subarray(0, end - hashed)));
+    hashed = end;
   };
   for await (const piece of pieces(url, signal)) {
     if (at + piece.length > target.length) {
@@ -163,20 +154,22 @@ async function fill(url, target, sha256, signal, progress) {
     target.set(piece, at);
     at += piece.length;
     progress(piece.length);
-    while (at - checked >= MODEL.piece) check(checked + MODEL.piece);
+    while (at - hashed >= MODEL.piece) hash(hashed + MODEL.piece);
   }
   if (at !== target.length) {
     throw new BurnishError("FILE_DAMAGED", `${url.href} has ${at} bytes of ${target.length}: it was cut off, or is another file`);
   }
-  if (checked < at) check(at);
-  const whole = (await Promise.all(checks)).every(Boolean);
+  if (hashed < at) hash(at);
+  const digest = await subtle?.digest("SHA-256", await new Blob(await Promise.all(hashes)).arrayBuffer());
   signal.throwIfAborted();
-  if (!whole) throw new BurnishError("FILE_DAMAGED", `${url.href} is damaged: its SHA-256 is not the one of this package's file`);
+  if (digest && Array.from(new Uint8Array(digest), (b) => b.toString(16).padStart(2, "0")).join("") !== sha256) {
+    throw new BurnishError("FILE_DAMAGED", `${url.href} is damaged: its SHA-256 is not the one of this package's file`);
+  }
 }
 
 /**
  * @param {URL} url
- * @param {{bytes: number, sha256: string[]}} file
+ * @param {{bytes: number, sha256: string}} file
  * @param {AbortSignal} signal
  * @param {(bytes: number) => void} progress
  */
@@ -216,20 +209,21 @@ function count(wanted) {
   const cpus = builtin("node:os")?.availableParallelism() ?? globalThis.navigator?.hardwareConcurrency ?? 1;
   const threads = Math.min(wanted ?? Math.min(cpus, 4), MODEL.threads);
   if (threads === 1 || (globalThis.crossOriginIsolated !== false && typeof SharedArrayBuffer === "function")) return threads;
-  console.warn("burnish: the model runs on one thread, since this page is not cross-origin isolated. For more, serve the page with " +
-    "the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp (load({ threads: 1 }) asks " +
-    "for one thread)");
+  console.warn("burnish: the model runs on one thread, since this page is not cross-origin isolated. For more threads, serve the " +
+    "page with the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp; " +
+    "load({ threads: 1 }) is content with one.");
   return 1;
 }
 
 /**
- * Starts worker.js, which the browser takes only from the page's own origin: from `base` where that is on it, as index.js otherwise.
+ * Starts worker.js, which a browser takes only from the page's own origin: from `base` where that is on it, else from beside us.
  * @param {string | URL | undefined} base
  * @returns {any} a worker of the browser's or of Node's
  */
 function spawn(base) {
   const threads = builtin("node:worker_threads");
-  if (threads) return new threads.Worker(new URL("./worker.js", import.meta.url), { execArgv: [] });   // not the program's: --eval
+  // Not the program's own arguments, among which may be --eval.
+  if (threads) return new threads.Worker(new URL("./worker.js", import.meta.url), { execArgv: [] });
   const there = base === undefined ? undefined : locate("worker.js", base);
   if (there && there.origin === globalThis.location?.origin) return new Worker(there, { type: "module" });
   return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });

@@ -1,8 +1,19 @@
 /* How one thread runs a model. */
 #include "runtime.h"
 
+/* Engines start with slow code, and take up faster code of a function when it is called the next time: the setup and the first run
+ * are made of many calls. Later calls would only cost: resnet50 then takes 2 % longer. */
+#define PIECES 16
+
+static int32_t runs_in_pieces = 2;
+
 void burnish_run(const burnish_launch *launches, int32_t first, int32_t last) {
     void *scratch = burnish_scratch(0);
-    for (int32_t n = first; n < last; n++)
-        launches[n].run(scratch, 0, launches[n].tiles);
+    int32_t pieces = runs_in_pieces > 0 ? PIECES : 1;
+    runs_in_pieces -= runs_in_pieces > 0;
+    for (int32_t n = first; n < last; n++) {
+        int32_t tiles = launches[n].tiles, piece = (tiles + pieces - 1) / pieces;
+        for (int32_t at = 0; at < tiles; at += piece)
+            launches[n].run(scratch, at, tiles - at < piece ? tiles : at + piece);
+    }
 }
