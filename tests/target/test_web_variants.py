@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from burnish.compiler import api
+from burnish.compiler.driver import Compiled
+from burnish.compiler.errors import VerificationError
+from burnish.compiler.sample import Oracle
 from burnish.targets.plan import Launch, Place, Plan, Signature, Variant
 from burnish.targets.web import node, package, profile
-from ways_model import EXPECTED, SIZE, X, write
+from burnish.targets.web.target import WebTarget
+from ways_model import EXPECTED, SIZE, X, kernels, plan, write
 from web_model import content, from_c, javascript, needs_node
 
 pytestmark = needs_node
@@ -132,6 +139,23 @@ def test_what_cannot_be_tuned_says_so(folder: Path, single: Path) -> None:
         const m = await load({ choices: [] });
         return [m.choices, (await fails(() => m.tune()))[0], (await fails(() => load({ choices: [0] })))[0]];
     """) == [[], "NOT_TUNABLE", "OPTION"]
+
+
+@pytest.mark.parametrize("doubled, right", [("2 * x[n]", True), ("3 * x[n]", False)])
+def test_a_wrong_way_is_found_before_the_package_appears(doubled: str, right: bool, tmp_path: Path) -> None:
+    """Whichever way a device may choose has been compared with onnxruntime's outputs."""
+    nobody = Place("arena", 8 * SIZE)       # who made it is not told: that does differ
+    silent = replace(plan(), outputs=plan().outputs[:1], arena=8 * SIZE + 64,
+                     launches=tuple(replace(x, args=(*x.args[:2], nobody)) for x in plan().launches))
+    model = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
+    made = Compiled(model, (), (), silent, tuple(kernels(doubled).values()), np.zeros(0, np.uint8), ())
+    arguments = made, tmp_path / "out", [X], Oracle((EXPECTED,), (0.0,)), WebTarget(), {}
+    if right:
+        assert api.write(*arguments).error == 0
+    else:
+        with pytest.raises(VerificationError, match="y: error"):
+            api.write(*arguments)
+    assert (tmp_path / "out").exists() == right
 
 
 def test_only_packages_with_variants_have_what_tunes(folder: Path, single: Path) -> None:
