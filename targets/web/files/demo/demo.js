@@ -14,7 +14,8 @@ import { TOLERANCE, relativeError, view } from "./tensors.js";
 const ROUNDS = 30;          // runs to time,
 const ENOUGH_MS = 1500;     // or fewer, when they take so long,
 const FEWEST = 5;           // but not fewer than these
-const RECENT_MS = 2000;     // of a camera's runs
+const LIVE_MS = 2000;       // at most between a camera's runs,
+const RECENT = 20;          // of which the last ones count
 const PATIENCE_MS = 300;
 
 const TITLES = {
@@ -87,7 +88,8 @@ function results(engine, tensors, labels) {
     const { ms, outputs } = await engine.run(inputs).finally(() => clearTimeout(waiting));
     shown.forEach((output) => output.show(outputs[output.tensor.name]));
     const now = performance.now();
-    recent = [...recent.filter(({ at }) => now - at < RECENT_MS), { ms, at: now }];
+    const live = recent.length > 0 && now - recent[recent.length - 1].at < LIVE_MS;
+    recent = [...(live ? recent : []), { ms, at: now }].slice(-RECENT);
     const rate = recent.length > 3 ? ` · ${Math.round((1000 * (recent.length - 1)) / (now - recent[0].at))} a second` : "";
     $("#took").textContent = milliseconds(median(recent.map((run) => run.ms))) + rate;
     $("#result").hidden = false;

@@ -76,7 +76,8 @@ export function pictureInput(tensor, of, settings, run, attempt) {
   async function live() {
     source = camera.video;
     reveal();
-    for (let busy = false; camera.on; await new Promise(requestAnimationFrame)) {
+    let busy = false;
+    for (; camera.on; await new Promise(requestAnimationFrame)) {
       draw(preview, source, fit.value);
       if (busy) continue;
       busy = true;

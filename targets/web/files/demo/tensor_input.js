@@ -78,8 +78,8 @@ class Field {
 
   /** The array that is chosen. */
   async value() {
-    const array = await this.sources[this.select.value]();
-    this.choose(this.select.value, array);
+    const source = this.select.value, array = await this.sources[source]();
+    if (source === this.select.value) this.choose(source, array);
     return array;
   }
 }

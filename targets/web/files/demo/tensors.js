@@ -152,11 +152,13 @@ function readJson(text, name, tensor) {
 
 /** @param {ArrayBuffer} bytes @param {string} name @param {Tensor} tensor */
 function readNpy(bytes, name, tensor) {
-  const latin = new TextDecoder("latin1"), data = new DataView(bytes);
-  if (bytes.byteLength < 12 || latin.decode(bytes.slice(0, 6)) !== MAGIC) throw new Error(`${name} is no .npy file`);
+  const data = new DataView(bytes);
+  // Not a TextDecoder: what browsers call latin1 is another code.
+  const text = (/** @type {number} */ from, /** @type {number} */ to) => String.fromCharCode(...new Uint8Array(bytes.slice(from, to)));
+  if (bytes.byteLength < 12 || text(0, 6) !== MAGIC) throw new Error(`${name} is no .npy file`);
   const long = data.getUint8(6) > 1, start = long ? 12 : 10;
   const end = start + (long ? data.getUint32(8, true) : data.getUint16(8, true));
-  const header = latin.decode(bytes.slice(start, end));
+  const header = text(start, Math.min(end, start + 4096));
   const descr = /'descr': *'([^']*)'/.exec(header)?.[1], shape = /'shape': *\(([\d, ]*)\)/.exec(header)?.[1];
   const dtype = Object.keys(DTYPES).find((key) => DTYPES[key][1] === descr);
   if (shape === undefined) throw new Error(`${name} is cut off, or no .npy file`);
