@@ -12,6 +12,7 @@ SYMBOL_TABLE = 8                                            # part of the custom
 DATA_SYMBOL, SECTION_SYMBOL = 1, 3
 UNDEFINED, EXPLICIT_NAME = 0x10, 0x40                       # flags of a symbol
 I32_CONST = 0x41
+RELAXED_DOTS = (b"\xfd\x92\x02", b"\xfd\x93\x02")    # i16x8.relaxed_dot_i8x16_i7x16_s and i32x4.relaxed_dot_i8x16_i7x16_add_s
 
 
 def unsigned(data: bytes, at: int) -> tuple[int, int]:
@@ -52,6 +53,12 @@ def code_bytes(data: bytes, symbol: str) -> int:
     """Size of the function `symbol` of an object file; 0 where there is none. (TVM adds conversions of halves to each object.)"""
     number = function_symbols(data).get(symbol)
     return 0 if number is None else function_sizes(data)[number - imported_functions(data)]
+
+
+def has_relaxed_dot(data: bytes) -> bool:
+    """Does the code use relaxed dot products? Seldom true where it does not: where an immediate looks like one."""
+    code = dict(sections(data)).get(CODE, b"")
+    return any(dot in code for dot in RELAXED_DOTS)
 
 
 def imported_functions(data: bytes) -> int:
