@@ -39,19 +39,20 @@ def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_chromium
-def test_our_package_is_timed_and_weighed(packages, tmp_path):
+@pytest.mark.parametrize("threads, files", [(1, {"index.js"}), (2, {"index.js", "worker.js"})])
+def test_our_package_is_timed_and_weighed(packages, tmp_path, threads, files):
     pytest.importorskip("playwright")
     page = tmp_path / "page.md"
-    done = bench("--runtimes", "burnish", "--artifacts", str(packages), "--memory", "20", "-o", str(page), "--json")
+    done = bench("--runtimes", "burnish", "--artifacts", str(packages), "--threads", str(threads), "--memory", "20", "--json",
+                 "-o", str(page))
     assert done.exit_code == 0, done.output
     [row] = json.loads(done.stdout)["rows"]
     assert row["missing"] == {} and 0 < row["runners"]["burnish"]["p10_ms"] < 100
     about, start = manifest.read(packages / MODEL), row["starts"]["burnish"]
-    loaded = [packages / MODEL / name for name in ("index.js", about.builds["relaxed-simd"].file)]
-    assert start["raw"] >= sum(file.stat().st_size for file in loaded)
-    assert start["raw"] < sum((packages / MODEL / name).stat().st_size for name in about.files)
+    build = about.builds["relaxed-simd" if threads == 1 else "relaxed-simd-threads"]
+    assert start["raw"] == sum((packages / MODEL / name).stat().st_size for name in {build.file, *files})
     assert 0 < start["brotli"] < start["raw"] and 0 < start["seconds"] < start["navigated"] and row["weights_s"] > 0
-    assert row["growth"]["runs"] == 20 and row["growth"]["page"][0] > about.memory
+    assert row["growth"]["runs"] == 20 and row["growth"]["page"][0] > build.pages << 16
     assert "| lenet5 | burnish |" in page.read_text() and "Not measured" not in page.read_text()
 
 

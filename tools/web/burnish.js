@@ -4,7 +4,7 @@
 export async function open({ model, threads }) {
   const { load } = await import(`${model}index.js`);
   const loaded = await load({ threads });
-  if ((loaded.threads ?? 1) !== threads) throw new Error(`the package runs on ${loaded.threads ?? 1} thread, not ${threads}`);
+  if (loaded.threads !== threads) throw new Error(`the package runs on ${loaded.threads} threads, not on ${threads}`);
   const names = loaded.outputs.map((t) => t.name);
   return async (inputs) => {
     const given = Object.fromEntries(Object.entries(inputs).map(([name, { data }]) => [name, data]));
