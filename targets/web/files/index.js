@@ -92,7 +92,7 @@ function choose(wanted) {
  * @param {string} name
  * @returns {any}
  */
-const builtin = (name) => globalThis.process?.getBuiltinModule?.(name);
+const builtin = (name) => /** @type {any} */ (globalThis).process?.getBuiltinModule?.(name);
 
 /**
  * @param {string} name
@@ -115,7 +115,7 @@ async function* pieces(url, signal) {
   if (fs) {
     try {
       yield* fs.createReadStream(url, { signal });
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       signal.throwIfAborted();
       throw new BurnishError("FILE_MISSING", `cannot read ${url.href}: ${error.message}`, error);
     }
@@ -124,7 +124,7 @@ async function* pieces(url, signal) {
   let response;
   try {
     response = await fetch(url, { signal });
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     signal.throwIfAborted();
     throw new BurnishError("NETWORK", `cannot fetch ${url.href}: ${error.message}`, error);
   }
@@ -137,7 +137,7 @@ async function* pieces(url, signal) {
     let step;
     try {
       step = await reader.read();
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       signal.throwIfAborted();
       throw new BurnishError("NETWORK", `the connection broke while loading ${url.href}: ${error.message}`, error);
     }
@@ -196,7 +196,7 @@ async function compile(url, file, signal, progress) {
   await fill(url, code, file.sha256, signal, progress);
   try {
     return await WebAssembly.compile(code);
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     throw new BurnishError(error instanceof RangeError ? "OUT_OF_MEMORY" : "FILE_DAMAGED",
       `${url.href} cannot be compiled: ${error.message} (a Content-Security-Policy must allow 'wasm-unsafe-eval')`, error);
   }
@@ -291,7 +291,9 @@ export async function load({ base, threads: asked, build: wanted, choices, onPro
   signal?.throwIfAborted();
   const build = choose(wanted);
   let threads = count(asked);
-  const { weights } = MODEL, code = MODEL.builds[threads > 1 ? `${build}-threads` : build];
+  /** @type {Record<string, {file: string, bytes: number, sha256: string, heap: number}>} */
+  const builds = MODEL.builds;
+  const { weights } = MODEL, code = builds[threads > 1 ? `${build}-threads` : build];
   const memory = allocate(code.heap + MODEL.bytes + (threads - 1) * MODEL.stride, threads > 1);
   const total = weights.bytes + code.bytes;
   let loaded = 0;
@@ -314,7 +316,7 @@ export async function load({ base, threads: asked, build: wanted, choices, onPro
       start(threads, patient());
       try {
         await recruit(workers, threads, base, { module, memory, heap: code.heap });
-      } catch (error) {
+      } catch (/** @type {any} */ error) {
         end();
         start(threads = 1, 0);
         console.warn(`burnish: the model runs on one thread, since workers cannot be started: ${error.message}`);
@@ -462,7 +464,8 @@ function check(given) {
   for (const t of MODEL.inputs) {
     if (!Object.hasOwn(given, t.name)) throw new BurnishError("INPUT_NAME", `input "${t.name}" is missing`);
     const value = given[t.name], wanted = ARRAYS[t.dtype].name;
-    const found = ArrayBuffer.isView(value) ? value[Symbol.toStringTag] : value === null ? "null" : typeof value;
+    const kind = value === null ? "null" : typeof value;
+    const found = ArrayBuffer.isView(value) ? /** @type {any} */ (value)[Symbol.toStringTag] : kind;
     if (found !== wanted) {      // by name: an array may come from another frame
       throw new BurnishError("INPUT_DTYPE", `input "${t.name}" is ${t.dtype}: it takes a ${wanted}, not ${found}`);
     }
