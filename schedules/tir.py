@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ _BINARY: dict[str, Callable[[PrimExpr, PrimExpr], PrimExpr]] = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
     "floordiv": tirx.floordiv, "floormod": tirx.floormod, "truncmod": tirx.truncmod,
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
-    "eq": lambda a, b: tirx.EQ(a, b), "ne": lambda a, b: tirx.NE(a, b),
+    "eq": lambda a, b: tirx.EQ(a, b),
     "and": lambda a, b: tirx.And(a, b), "or": lambda a, b: tirx.Or(a, b),
     "bitand": lambda a, b: a & b, "bitor": lambda a, b: a | b, "bitxor": lambda a, b: a ^ b,
     "shl": lambda a, b: a << b, "shr": lambda a, b: a >> b,
@@ -184,12 +185,14 @@ def node(e: Expr, a: list[PrimExpr]) -> PrimExpr:
     if e.op in ("eq", "ne") and e.args[0].dtype == "bool":      # TVM compares booleans as floats, which LLVM refuses
         differ = tirx.Or(tirx.And(a[0], tirx.Not(a[1])), tirx.And(tirx.Not(a[0]), a[1]))
         return differ if e.op == "ne" else tirx.Not(differ)
+    if e.op == "ne":
+        return unequal(*a)
     if e.op in _BINARY:
         return _BINARY[e.op](*a)
     if e.op == "select":
         return tirx.Select(a[0], a[1], a[2])
-    if e.op == "not":
-        return tirx.Not(a[0])
+    if e.op == "not":       # TVM makes `a >= b` of `not a < b`, which NaNs are not
+        return tirx.Select(a[0], like(0, a[0]), like(1, a[0]))
     if e.op == "neg":
         return a[0] * like(-1, a[0]) if e.dtype.startswith("float") else like(0, a[0]) - a[0]
     if e.op == "cast":
@@ -201,6 +204,14 @@ def node(e: Expr, a: list[PrimExpr]) -> PrimExpr:
     return MATH[e.op](*a)
 
 
+def unequal(a: PrimExpr, b: PrimExpr) -> PrimExpr:
+    """As for IEEE: a NaN is unequal to everything, where TVM asks LLVM whether the numbers are ordered and unequal."""
+    if not dtype_of(a)[0].startswith("float"):
+        return tirx.NE(a, b)
+    odd = [MATH["isnan"](x) for x in (a, b) if known(x) is None]
+    return reduce(tirx.Or, odd, tirx.NE(a, b))
+
+
 def constant(value: Any, dtype: str) -> PrimExpr:
     return tirx.const(bool(value) if dtype == "bool" else value, dtype)
 
@@ -210,7 +221,7 @@ def cast(x: PrimExpr, source: str, dtype: str) -> PrimExpr:
     if source == "bool":
         return tirx.Select(x, tirx.const(1, to), tirx.const(0, to))
     if dtype == "bool":
-        return tirx.NE(x, like(0, x))
+        return unequal(x, like(0, x))
     if source == "int32" and dtype.startswith("float"):
         # 0.27 bounds every bound value by sets of integers, and fails on the product of a set and a float: an index becomes a
         # float through an operation that the analysis does not look into and that costs nothing.

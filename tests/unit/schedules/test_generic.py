@@ -131,3 +131,13 @@ def test_functions_of_functions_build_in_linear_time():
 def test_compiles_for_arm():
     a = normal(33, 65)
     Built(Generic(), task([a], ((65, 33), "float32"), ((65, 33), lambda *i: i, lambda i, p: p(i[1], i[0]))), NEON)
+
+
+@pytest.mark.parametrize("op", ["lt", "le", "gt", "ge", "eq", "ne"])
+def test_what_is_not_so_of_a_nan(op):
+    """not (a < b) is not a >= b."""
+    values = np.array([np.nan, 1, -2, np.inf, -np.inf, 0, -0.0], "f4")
+    a, b = (m.reshape(-1) for m in np.meshgrid(values, values))
+    compare = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}
+    t = task([a, b], ((49,), "bool"), ((49,), lambda *i: i, lambda i, p, q: x.logical_not(x.binary(op, p(*i), q(*i)))))
+    check(t, [a, b], ~compare[op](a, b), (ZEN5, WASM))

@@ -93,7 +93,7 @@ CASES: Mapping[str, Callable[[], Given]] = {
     "where": node("Where", i(0, 2, (3, 1, 19)).astype(bool), f(3, 7, 19), f(19)),
     "remainder": node("Mod", i(-9, 9, (5, 19)), i(1, 5, (5, 19))),
     **{f"cast {a} {b}": node("Cast", f(3, 37).astype(a), to=to) for a, b, to in (
-        ("f4", "f2", 10), ("f2", "f4", 1), ("f4", "i4", 6), ("f8", "i8", 7), ("f4", "bool", 9), ("f8", "f4", 1))},
+        ("f4", "f2", 10), ("f4", "bool", 9), ("f2", "f4", 1), ("f8", "i8", 7), ("f4", "i4", 6), ("f8", "f4", 1))},
     **{f"transpose {perm}": node("Transpose", f(*shape), perm=perm) for shape, perm in (
         ((37, 53), [1, 0]), ((2, 3, 40, 50), [0, 2, 3, 1]), ((2, 20, 15, 3), [0, 3, 1, 2]), ((5, 6, 7), [2, 1, 0]))},
     "transpose bytes": node("Transpose", i(0, 256, (21, 34), "u1"), perm=[1, 0]),
@@ -134,8 +134,9 @@ def edges(name: str, task: Task, arrays: Mapping[int, np.ndarray]) -> dict[int, 
     """The arrays, with zeros, denormals, large numbers, infinities and NaNs here and there in floats that come at run time."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     finite = [0.0, -0.0, 1e-40, -1e-45, 1e-30, 3e4, -3e4]
-    # Winograd adds what its definition does not; what a NaN is less than, nobody says; no weight of attention is exactly 0.
-    calm = name.startswith(("winograd", "largest", "position", "maximum", "ReduceM"))
+    # Winograd adds what its definition does not; what a NaN is less than, and which integer, nobody says; no weight of
+    # attention is exactly 0.
+    calm = name.startswith(("winograd", "largest", "position", "maximum", "ReduceM", "cast f4 i4", "cast f8 i8"))
     values = task.operands.get("v")
     made = dict(arrays)
     for n, a in arrays.items():
