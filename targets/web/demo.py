@@ -18,6 +18,7 @@ SETTINGS = f"{FOLDER}/settings.json"    # what the page is told: servers answer 
 def contents(plan: Plan, sizes: Mapping[str, int]) -> dict[str, bytes]:
     """The page's files, by their path in the package. sizes: bytes of the package's loader, code and weights, by file."""
     files = {f"{FOLDER}/{p.name}": p.read_bytes() for p in sorted((text.FILES / FOLDER).iterdir())}
-    of = {kind: str(sum(size for name, size in sizes.items() if Path(name).suffix == kind)) for kind in (".js", ".weights")}
-    page = text.fill(PAGE, TITLE=html.escape(plan.name), LOADER=of[".js"], WEIGHTS=of[".weights"])
+    loader, team = (sum(sizes.get(name, 0) for name in names) for names in (("index.js", "ways.js"), ("threads.js", "worker.js")))
+    weights = sum(size for name, size in sizes.items() if Path(name).suffix == ".weights")
+    page = text.fill(PAGE, TITLE=html.escape(plan.name), LOADER=str(loader), TEAM=str(team), WEIGHTS=str(weights))
     return files | {PAGE: page.encode(), SETTINGS: b"{}\n"}

@@ -107,13 +107,11 @@ def contents(plan: Plan, linked: Mapping[str, Code], weights: bytes, inputs: Arr
     weights_file = f"{c.identifier(plan.name)}.{short(weights)}.weights"
     files = {code.file: code.content for code in linked.values()}
     files |= {weights_file: weights, "index.js": index_js(plan, linked, weights_file, weights).encode(),
-              "worker.js": text.read("worker.js").encode(),
               "index.d.ts": text.types(plan).encode(), "LICENSE": text.read("LICENSE").encode()}
-    tuning = ("ways.js", "tune.js") if plan.tunable else ()
-    files |= {name: text.read(name).encode() for name in tuning}
+    parts = ("threads.js", "worker.js", *(("ways.js", "tune.js") if plan.tunable else ()))
+    files |= {name: text.read(name).encode() for name in parts}
     files |= sample(plan, inputs, outputs)
-    sizes = {name: len(files[name])
-             for name in ("index.js", "worker.js", *tuning, *(x.file for x in linked.values()), weights_file)}
+    sizes = {name: len(files[name]) for name in ("index.js", *parts, *(x.file for x in linked.values()), weights_file)}
     files |= demo.contents(plan, sizes)
     files["README.md"] = text.readme(plan, sizes, max(x.pages for x in linked.values()) * driver.PAGE,
                                       driver.stride(plan)).encode()

@@ -47,4 +47,4 @@ class WebTarget:
     def code_bytes(self, folder: Path) -> int:
         """Of the best build and the loader: what a browser downloads besides the weights."""
         best = manifest.read(folder).builds[profile.BUILDS[0]].file
-        return sum((folder / name).stat().st_size for name in (best, "index.js"))
+        return sum(file.stat().st_size for name in (best, "index.js", "ways.js") if (file := folder / name).exists())

@@ -43,8 +43,9 @@ def readme(plan: Plan, sizes: Mapping[str, int], memory: int, more: int) -> str:
     """sizes: bytes by file; memory: bytes; more: bytes for each thread but the first."""
     rows = [f"| {kind} | `{code(s.name)}` | {s.dtype} | {' x '.join(map(str, s.shape)) or 'scalar'} | {ARRAYS[s.dtype]} |"
             for kind, them in (("input", plan.inputs), ("output", plan.outputs)) for s in them]
+    team = "loaded for more than one thread"
     what = {".wasm": "the code: one build is loaded", ".weights": "the weights", "tune.js": "`tune`, loaded when it is called",
-            ".js": "the loader"}
+            "threads.js": team, "worker.js": team, ".js": "the loader"}
     return fill(
         "README.md", TITLE=comment(plan.name), PACKAGE=package_name(plan.name), TABLE="\n".join(rows),
         INPUT=", ".join(f"{key(s.name)}: new {ARRAYS[s.dtype]}(…)" for s in plan.inputs),

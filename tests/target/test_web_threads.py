@@ -132,7 +132,7 @@ def test_nothing_to_share_is_one_thread(tmp_path: Path) -> None:
     plan = Plan("c", (), (Signature("five", (2,), "float32"),), (launch,), 0, 0, 0)
     place = package.write(plan, from_c({"k_five": source}), b"", (), [np.float32([5, 5])], profile.devices(), tmp_path / "c")
     assert javascript(place, "const m = await load({ threads: 4 }); return [m.threads, (await m.run()).five[1]]") == [1, 5]
-    assert tuple(manifest.read(place).builds) == profile.BUILDS and not list(place.glob("*threads*"))
+    assert tuple(manifest.read(place).builds) == profile.BUILDS and not list(place.glob("*-threads*"))
 
 
 def test_stacks_and_scratch_are_apart(tmp_path: Path) -> None:
@@ -194,6 +194,16 @@ def test_without_workers_there_is_one_thread(lenet_folder: Path, tmp_path: Path,
     """)
     assert (threads, length) == (1, 10)
     assert len(lines) == 1 and "workers cannot be started" in lines[0]
+
+
+def test_one_thread_needs_no_code_for_more(lenet_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(lenet_folder, tmp_path / "copy"))
+    (copy / "threads.js").unlink()
+    one, (code, message), (option, _) = javascript(copy, """
+        const m = await load({ threads: 1 });
+        return [m.threads, await fails(() => load({ threads: 2 })), await fails(() => load({ threads: 0 }))];
+    """)
+    assert (one, code, option) == (1, "FILE_MISSING", "OPTION") and "cannot load threads.js" in message
 
 
 @pytest.mark.parametrize(("pattern", "code"), [("*.weights", "FILE_DAMAGED"), ("*.relaxed-simd-threads.*.wasm", "FILE_DAMAGED")])

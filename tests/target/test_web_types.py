@@ -88,5 +88,5 @@ def test_what_the_loader_says_of_itself(tsc: Path, tmp_path: Path) -> None:
     folder = ways_model.write(tmp_path / "net")
     (folder / "index.d.ts").unlink()
     scripts = sorted(p.name for p in folder.glob("*.js"))
-    assert scripts == ["index.js", "tune.js", "ways.js", "worker.js"]
+    assert scripts == ["index.js", "threads.js", "tune.js", "ways.js", "worker.js"]
     assert complaints(tsc, folder, *scripts, flags=("--allowJs", "--checkJs")) == ""

@@ -39,7 +39,7 @@ def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_chromium
-@pytest.mark.parametrize("threads, files", [(1, {"index.js"}), (2, {"index.js", "worker.js"})])
+@pytest.mark.parametrize("threads, files", [(1, {"index.js"}), (2, {"index.js", "threads.js", "worker.js"})])
 def test_our_package_is_timed_and_weighed(packages, tmp_path, threads, files):
     pytest.importorskip("playwright")
     page = tmp_path / "page.md"

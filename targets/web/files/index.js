@@ -111,38 +111,30 @@ function locate(name, base) {
  * @returns {AsyncGenerator<Uint8Array>}
  */
 async function* pieces(url, signal) {
+  /** @returns {never} */
+  const fail = (/** @type {string} */ code, /** @type {string} */ what, /** @type {any} */ error) => {
+    signal.throwIfAborted();
+    throw new BurnishError(code, `${what} ${url.href}: ${error.message}`, error);
+  };
   const fs = url.protocol === "file:" ? builtin("node:fs") : undefined;
   if (fs) {
     try {
       yield* fs.createReadStream(url, { signal });
-    } catch (/** @type {any} */ error) {
-      signal.throwIfAborted();
-      throw new BurnishError("FILE_MISSING", `cannot read ${url.href}: ${error.message}`, error);
+    } catch (error) {
+      fail("FILE_MISSING", "cannot read", error);
     }
     return;
   }
-  let response;
-  try {
-    response = await fetch(url, { signal });
-  } catch (/** @type {any} */ error) {
-    signal.throwIfAborted();
-    throw new BurnishError("NETWORK", `cannot fetch ${url.href}: ${error.message}`, error);
-  }
+  const response = await fetch(url, { signal }).catch((error) => fail("NETWORK", "cannot fetch", error));
   if (!response.ok || !response.body) {
     throw new BurnishError("FILE_MISSING", `cannot fetch ${url.href}: the server answered ${response.status}; ` +
       "serve the package's files beside index.js, or say where they are: load({base})");
   }
   const reader = response.body.getReader();
   for (;;) {
-    let step;
-    try {
-      step = await reader.read();
-    } catch (/** @type {any} */ error) {
-      signal.throwIfAborted();
-      throw new BurnishError("NETWORK", `the connection broke while loading ${url.href}: ${error.message}`, error);
-    }
-    if (step.done) return;
-    yield step.value;
+    const { done, value } = await reader.read().catch((error) => fail("NETWORK", "the connection broke while loading", error));
+    if (done) return;
+    yield value;
   }
 }
 
@@ -234,53 +226,14 @@ function count(wanted) {
 }
 
 /**
- * Starts worker.js, which a browser takes only from the page's own origin: from `base` where that is on it, else from beside us.
- * @param {string | URL | undefined} base
- * @returns {any} a worker of the browser's or of Node's
+ * A part of the loader that not everybody needs.
+ * @template T
+ * @param {string} name
+ * @param {Promise<T>} coming
  */
-function spawn(base) {
-  const threads = builtin("node:worker_threads");
-  // Not the program's own arguments, among which may be --eval.
-  if (threads) return new threads.Worker(new URL("./worker.js", import.meta.url), { execArgv: [] });
-  const there = base === undefined ? undefined : locate("worker.js", base);
-  if (there && there.origin === globalThis.location?.origin) return new Worker(there, { type: "module" });
-  return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-}
-
-/**
- * Starts the members of a team but the first, which is the caller. All wait for work when it resolves.
- * @param {any[]} workers where to put them
- * @param {number} threads
- * @param {string | URL | undefined} base
- * @param {{module: WebAssembly.Module, memory: WebAssembly.Memory, heap: number}} of
- */
-async function recruit(workers, threads, base, { module, memory, heap }) {
-  for (let member = 1; member < threads; member++) {
-    const worker = spawn(base);
-    workers.push(worker);
-    worker.postMessage({ module, memory, member, stack: heap + MODEL.scratch + member * MODEL.stride });
-  }
-  await Promise.all(workers.map((worker) => new Promise((resolve, reject) => {
-    const on = (worker.on ?? worker.addEventListener).bind(worker);
-    on("message", (/** @type {any} */ said) => {
-      const text = said.data ?? said;
-      if (text === "ready") resolve(text);
-      else reject(new Error(text));
-    });
-    on("error", (/** @type {any} */ error) => reject(new Error(error.message ?? "worker.js cannot be loaded")));
-  })));
-  for (const worker of workers) worker.unref?.();       // Node may end while they wait
-}
-
-/** May this thread sleep? A page's main thread may not. */
-function patient() {
-  try {
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 0);
-    return 1;
-  } catch {
-    return 0;
-  }
-}
+const part = (name, coming) => coming.catch((error) => {
+  throw new BurnishError("FILE_MISSING", `cannot load ${name}: ${error.message}`, error);
+});
 
 /**
  * Loads the model: takes the best build that this browser can run, and streams the weights into its memory.
@@ -308,14 +261,18 @@ export async function load({ base, threads: asked, build: wanted, choices, onPro
   const workers = [];
   const end = () => workers.splice(0).forEach((worker) => worker.terminate());
   const begin = async () => {
-    const module = await compile(locate(code.file, base), code, stop.signal, progress);
+    const [module, team] = await Promise.all([
+      compile(locate(code.file, base), code, stop.signal, progress),
+      threads > 1 ? part("threads.js", import("./threads.js")) : null,
+    ]);
     const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
     stop.signal.throwIfAborted();
     const { setup, run, start, choose } = /** @type {Record<string, (...numbers: number[]) => void>} */ (exports);
-    if (threads > 1) {
-      start(threads, patient());
+    if (team) {
+      start(threads, team.patient());
       try {
-        await recruit(workers, threads, base, { module, memory, heap: code.heap });
+        const there = base === undefined ? undefined : locate("worker.js", base), { scratch, stride } = MODEL;
+        await team.recruit(workers, threads, there, { module, memory, heap: code.heap, scratch, stride });
       } catch (/** @type {any} */ error) {
         end();
         start(threads = 1, 0);
@@ -354,9 +311,7 @@ async function waysOf(key, choices) {
     if (choices?.length) throw new BurnishError("OPTION", "there are no choices: the package ships one kernel for each task");
     return null;
   }
-  const { Ways } = await WAYS().catch((error) => {
-    throw new BurnishError("FILE_MISSING", `cannot load ways.js: ${error.message}`, error);
-  });
+  const { Ways } = await part("ways.js", WAYS());
   const ways = new Ways(MODEL.kernels, key);
   await ways.begin(choices);
   return ways;

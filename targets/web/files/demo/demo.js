@@ -126,7 +126,8 @@ function whyOneThread(threads) {
 
 /** @param {{ms: number, build: string, threads: number, memory: number}} model @param {number} bytes that were loaded */
 function tell({ ms, build, threads, memory }, bytes) {
-  const [weights, loader] = [document.body.dataset.weights, document.body.dataset.loader].map(Number);
+  const { dataset } = document.body, weights = Number(dataset.weights);
+  const loader = Number(dataset.loader) + (threads > 1 ? Number(dataset.team) : 0);
   const facts = {
     "Loaded in": seconds(ms), "SIMD": { "relaxed-simd": "relaxed", "simd": "baseline" }[build] ?? build, "Threads": threads,
     "Memory": megabytes(memory), "Code": megabytes(bytes - weights + loader), "Weights": megabytes(weights),
