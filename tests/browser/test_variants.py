@@ -19,12 +19,6 @@ WHO = """async (m) => [...(await m.run({ x: new Float32Array(4096) })).who]"""
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium.launched() as b:
-        yield b
-
-
-@pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = write(tmp_path_factory.mktemp("browser") / "ways")
     (folder / "blank.html").write_text(BLANK)
