@@ -1,4 +1,4 @@
-"""The CPU runner: real kernels, kernels in C that tell what was called, crashes, hangs, and a device that answers nonsense."""
+"""The CPU runner, beyond test_runner_contract.py: its process, other pipes, and a device that answers nonsense."""
 
 from __future__ import annotations
 
@@ -15,42 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from burnish.schedules.device import Device
-from burnish.schedules.jobs import Job
-from burnish.schedules.measure import Call, Runner, RunnerDied
-from burnish.schedules.templates.gemm import Gemm
-from burnish.schedules.worker import build
+from burnish.schedules.measure import Call, RunnerDied
 from burnish.targets import runner as framed
 from burnish.targets.cpu import profile, runner, runner_process, toolchain
-from burnish.targets.cpu.errors import RunnerError, ToolchainError
+from burnish.targets.cpu.errors import RunnerError
 from burnish.targets.cpu.fingerprint import fingerprint
 from burnish.targets.cpu.runner import LocalRunner
-from schedules.test_gemm import close, gemm
-
-# `note` appends its last tile to the list whose length comes first; `work` takes time in proportion to its tiles.
-KERNELS = """
-#include <stdint.h>
-#include <stddef.h>
-void abort(void); int sched_getcpu(void); float fmodf(float, float); void *memcpy(void *, const void *, size_t);
-void note(int32_t *list, int32_t begin, int32_t end) { list[++list[0]] = end; }
-void work(char *unused, int32_t begin, int32_t end) { for (volatile int64_t n = 0; n < end; n++) {} }
-void nothing(char *unused, int32_t begin, int32_t end) {}
-void count(int64_t *calls, int32_t begin, int32_t end) { ++*calls; }
-void where(int32_t *out, int32_t begin, int32_t end) { *out = sched_getcpu(); }
-void outside(float *x, float *y, int32_t begin, int32_t end) { memcpy(y, x, 4 * end); y[0] = fmodf(x[0], x[1]); }
-void null(char *unused, int32_t begin, int32_t end) { *(volatile int *)(intptr_t)begin = 1; }
-void illegal(char *unused, int32_t begin, int32_t end) { __builtin_trap(); }
-void gives_up(char *unused, int32_t begin, int32_t end) { abort(); }
-void forever(char *unused, int32_t begin, int32_t end) { for (volatile int n = 0;;) n++; }
-void deep(volatile char *x, int32_t begin, int32_t end) { volatile char y[4096]; y[0] = *x; deep(y, begin, end); *x = y[1]; }
-"""
-
-
-def compiled(code: str, device: Device, folder: Path) -> bytes:
-    """An object file."""
-    (folder / "k.c").write_text(code)
-    toolchain.cc("-target", toolchain.triple(device), "-c", "-O1", "-fPIC", "-fno-sanitize=undefined", "-w", "-o", "k.o", "k.c",
-                 folder=folder)
-    return (folder / "k.o").read_bytes()
+from burnish.targets.runner import FramedRunner
+from runners import NATIVE
 
 
 @pytest.fixture(scope="module")
@@ -58,152 +30,40 @@ def device() -> Device:
     return profile.detect()
 
 
-@pytest.fixture(scope="module")
-def kernels(device: Device, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return compiled(KERNELS, device, tmp_path_factory.mktemp("kernels"))
-
-
 @pytest.fixture
-def local(device: Device, kernels: bytes) -> Iterator[LocalRunner]:
-    with LocalRunner(device, limit=2.0) as r:
-        r.load([kernels])
-        r.allocate(1 << 16)
+def local() -> Iterator[FramedRunner]:
+    with NATIVE.ready() as r:
         yield r
 
 
-# ---- Memory and calls
+# ---- Calls
 
 
-def test_a_real_kernel_computes_and_is_timed(device: Device) -> None:
-    task, arrays, want = gemm(1, 197, 166, 64, "bias relu")
-    template = Gemm()
-    choices = [template.default(task, device), next(iter(template.space(task, device).candidates()))]
-    with LocalRunner(device) as r:
-        contract: Runner = r
-        contract.allocate(8 << 20)
-        for n, knobs in enumerate(choices):
-            built = build(Job(f"k{n}", template.name, task, knobs, device))
-            assert not built.error
-            contract.load([built.code])
-            packs = template.pack(task, knobs, device)
-            for number, a in arrays.items():
-                contract.write(number << 20, packs[number](a) if number in packs else a)
-            call = Call(f"k{n}", tuple(b << 20 for b in range(len(task.buffers))), template.tiles(task, knobs, device))
-            contract.run([call])
-            close(contract.read(3 << 20, want.shape, "float32"), want)
-            [[alone]] = contract.time([[call]], 5, 5.0)
-            [[among], _] = contract.time([[call], [call]], 5, 5.0)
-            flops = 2 * 197 * 166 * 64
-            assert len(alone) == len(among) == 5
-            assert all(flops / 1e12 < s < 0.1 for s in (*alone, *among))     # no core does 1 TFLOP/s
-
-
-@pytest.mark.parametrize("data", [np.arange(24.0).reshape(2, 3, 4), np.array([True, False]), np.float16(3),
-                                  np.zeros((0, 4), "f4"), np.arange(60, dtype="i8").reshape(6, 10)[::2, ::-3]], ids=str)
-def test_what_is_written_is_read(local: LocalRunner, data: np.ndarray) -> None:
-    data = np.asarray(data)
-    local.write(24, data)
-    got = local.read(24, data.shape, str(data.dtype))
-    np.testing.assert_array_equal(got, data)
-    assert not local.read(24 + data.nbytes, (1024,), "uint8").any() and not local.read(0, (24,), "uint8").any()
-
-
-def test_arrays_larger_than_a_frame(local: LocalRunner) -> None:
-    data = np.random.default_rng(0).integers(0, 255, framed.PIECE * 2 + 77, np.uint8)
-    local.allocate(data.nbytes + 3)
-    local.write(3, data)
-    np.testing.assert_array_equal(local.read(3, data.shape, "uint8"), data)
-    local.allocate(data.nbytes)
-    assert not local.read(0, data.shape, "uint8").any()
-
-
-def test_every_number_of_arguments(device: Device, tmp_path: Path) -> None:
-    """Each kernel writes its number of tiles to the place of each argument, times the argument's number."""
-    code = ["#include <stdint.h>"]
-    for count in range(1, 33):
-        pointers = ", ".join(f"int32_t *p{n}" for n in range(count))
-        code.append(f"void k{count}({pointers}, int32_t begin, int32_t end) {{"
-                    + " ".join(f"*p{n} = {n + 1} * end + begin;" for n in range(count)) + "}")
-    with LocalRunner(device) as r:
-        r.load([compiled("\n".join(code), device, tmp_path)])
-        for count in range(1, 33):
-            r.allocate(4 * 33)
-            r.run([Call(f"k{count}", tuple(4 * n for n in range(count)), 7)])
-            assert r.read(0, (33,), "int32").tolist() == [7 * n for n in range(1, count + 1)] + [0] * (33 - count)
-
-
-def test_a_kernel_may_call_the_c_library_and_its_mathematics(local: LocalRunner) -> None:
+def test_a_kernel_may_call_the_c_library_and_its_mathematics(local: FramedRunner) -> None:
     local.write(0, np.array([7, 4, 2.5], "f4"))
     local.run([Call("outside", (0, 64), 3)])
     assert local.read(64, (3,), "float32").tolist() == [3, 4, 2.5]
 
 
-def test_libraries_come_one_after_the_other_or_together(local: LocalRunner, device: Device, tmp_path: Path) -> None:
-    def add(name: str, value: int) -> bytes:
-        return compiled(f"void {name}(int *x, int begin, int end) {{ *x = {value}; }}", device, tmp_path)
-
-    for n in range(3):
-        local.load([add(f"one{n}", n), add(f"two{n}", 10 * n)])
-    for n in range(3):
-        local.run([Call(f"one{n}", (0,), 1), Call(f"two{n}", (4,), 1), Call("note", (8,), 5)])
-        assert local.read(0, (2,), "int32").tolist() == [n, 10 * n]
-    assert local.read(8, (4,), "int32").tolist() == [3, 5, 5, 5]
-    with pytest.raises(ToolchainError, match="duplicate symbol"):
-        local.load([add("same", 1), add("same", 2)])
-
-
-def test_it_stays_on_its_cpu(device: Device, kernels: bytes) -> None:
-    for cpu in sorted(os.sched_getaffinity(0))[-2:]:
-        with LocalRunner(device, cpu=cpu) as r:
-            r.load([kernels])
-            r.allocate(64)
-            for _ in range(20):
-                r.run([Call("where", (0,), 1)])
-                assert r.read(0, (), "int32") == cpu
-    with pytest.raises(RunnerError, match="CPU 1023"):
-        LocalRunner(device, cpu=1023)
-
-
-# ---- Refusals
-
-
-def test_the_runner_says_no_and_goes_on(local: LocalRunner) -> None:
-    local.write(0, np.int32(5))
-    inside = 1 << 16
-    for call, why in [(Call("unknown", (0,), 1), "no loaded library has a kernel unknown"),
-                      (Call("memcpy", (0,), 1), "memcpy"),
-                      (Call("note", (inside + 1,), 1), "argument 0 of note lies at 65537, the memory has 65536"),
-                      (Call("note", (0,) * 33, 1), "33 arguments"), (Call("note", (), 1), "0 arguments"),
-                      (Call("note", (0,), -1), "-1 tiles"), (Call("n" * 300, (0,), 1), "300 characters")]:
-        for attempt in (lambda c=call: local.run([Call("note", (4,), 1), c]), lambda c=call: local.time([[c]], 1, 1.0)):
-            with pytest.raises(RunnerError, match=why):
-                attempt()
-    for attempt in (lambda: local.write(inside - 3, np.int32(1)), lambda: local.write(2**64 - 1, np.int32(1)),
-                    lambda: local.read(inside, (1,), "uint8"), lambda: local.read(2**64 - 1, (4,), "float32")):
-        with pytest.raises(RunnerError, match="do not lie in the memory"):
+def test_the_c_library_has_no_kernels(local: FramedRunner) -> None:
+    note, memcpy = Call("note", (0,), 1), Call("memcpy", (0,), 1)
+    for attempt in (lambda: local.run([note, memcpy]), lambda: local.time([[memcpy]], 1, 1.0)):
+        with pytest.raises(RunnerError, match="memcpy"):
             attempt()
-    for steps, rounds, seconds, give_up in [([], 1, 1.0, 0.0), ([[]], 1, 1.0, 0.0), ([[Call("note", (0,), 1)]], 1, -1.0, 0.0),
-                                            ([[Call("note", (0,), 1)]], 1, 1.0, 0.5)]:
-        with pytest.raises(RunnerError, match="refuses"):
-            local.time(steps, rounds, seconds, give_up)
-    assert local.read(0, (2,), "int32").tolist() == [5, 0]      # alive, and nothing of all this was run
-    with pytest.raises(RunnerError, match="no memory"):
-        local.allocate(2**60)
-    with pytest.raises(RunnerError, match="do not lie in the memory, which has 0"):
-        local.read(0, (1,), "uint8")
+    assert not local.read(0, (2,), "int32").any()
 
 
-def test_a_library_that_misses_something_is_refused(local: LocalRunner, device: Device, tmp_path: Path) -> None:
+def test_a_library_that_misses_something_is_refused(local: FramedRunner) -> None:
     code = "int missing_thing(void); void late(int *x, int begin, int end) { *x = missing_thing(); }"
     with pytest.raises(RunnerError, match="missing_thing"):
-        local.load([compiled(code, device, tmp_path)])
+        local.load([NATIVE.compiled(code)])
     local.run([Call("note", (0,), 1)])
 
 
 # ---- Timing
 
 
-def test_rounds_of_two_passes_with_alternatives_in_turn(local: LocalRunner) -> None:
+def test_rounds_of_two_passes_with_alternatives_in_turn(local: FramedRunner) -> None:
     a, b, c, d = (Call("note", (0,), n) for n in (1, 2, 3, 4))
     found = local.time([[a, b], [c], [d]], 2, 5.0)
     first, second = [1, 3, 4] * 2, [2, 3, 4] * 2
@@ -213,18 +73,7 @@ def test_rounds_of_two_passes_with_alternatives_in_turn(local: LocalRunner) -> N
     assert all(0 < s < 0.5 for step in found for alternative in step for s in alternative)
 
 
-def test_a_slow_alternative_is_given_up_after_three_samples(local: LocalRunner) -> None:
-    fast, slow = Call("work", (0,), 20_000), Call("work", (0,), 400_000)
-    [[x, y, z]] = local.time([[slow, fast, fast]], 9, 20.0, give_up=3.0)
-    assert len(x) == 3 and len(y) >= 9 and len(z) >= 9
-    assert 5 < x.min() / min(y.min(), z.min()) < 80
-    [[x, y], [z]] = local.time([[fast, slow], [slow]], 5, 20.0, give_up=3.0)
-    assert len(x) >= 5 and len(y) == 3 and len(z) == len(x) + 3
-    [[x, y]] = local.time([[fast, slow]], 5, 20.0)
-    assert len(x) == len(y) == 5
-
-
-def test_a_short_kernel_alone_is_repeated_within_a_sample(local: LocalRunner) -> None:
+def test_a_short_kernel_alone_is_repeated_within_a_sample(local: FramedRunner) -> None:
     [[found]] = local.time([[Call("count", (0,), 1)]], 4, 5.0)
     calls = local.read(0, (), "int64")
     assert len(found) == 4 and (found < 1e-6).all()
@@ -233,29 +82,19 @@ def test_a_short_kernel_alone_is_repeated_within_a_sample(local: LocalRunner) ->
     assert local.read(8, (), "int64") == 8      # among others: two passes a round, one call each
 
 
-def test_it_ends_when_the_time_is_over(local: LocalRunner) -> None:
-    start = time.monotonic()
-    [[x, y]] = local.time([[Call("work", (0,), 100_000)] * 2], 1_000_000, 0.3)
-    assert 0.3 <= time.monotonic() - start < 2 and 0 < len(y) <= len(x) < 1_000_000
-    assert local.time([[Call("nothing", (0,), 1)]], 5, 0.0)[0][0].size == 0
+# ---- Its process
 
 
-# ---- Death
-
-
-@pytest.mark.parametrize("symbol, why", [("null", "SIGSEGV"), ("deep", "SIGSEGV"), ("gives_up", "SIGABRT"),
-                                         ("illegal", "SIG(ILL|TRAP)"), ("forever", "did not answer within 2")])
-@pytest.mark.parametrize("how", ["run", "time"])
-def test_it_works_again_after_a_kernel_has_killed_it(local: LocalRunner, kernels: bytes, symbol: str, why: str, how: str) -> None:
-    calls = [Call("nothing", (0,), 1), Call(symbol, (0,), 1)]
-    with pytest.raises(RunnerDied, match=f"{why}.*in {symbol}"):
-        local.run(calls) if how == "run" else local.time([[c] for c in calls], 3, 0.01)
-    with pytest.raises(RunnerError, match="no loaded library"):     # it is empty
-        local.run(calls)
-    local.load([kernels])
-    local.allocate(64)
-    local.run([Call("note", (0,), 9)])
-    assert local.read(0, (2,), "int32").tolist() == [1, 9]
+def test_it_stays_on_its_cpu(device: Device) -> None:
+    for cpu in sorted(os.sched_getaffinity(0))[-2:]:
+        with LocalRunner(device, cpu=cpu) as r:
+            r.load([NATIVE.kernels])
+            r.allocate(64)
+            for _ in range(20):
+                r.run([Call("where", (0,), 1)])
+                assert r.read(0, (), "int32") == cpu
+    with pytest.raises(RunnerError, match="CPU 1023"):
+        LocalRunner(device, cpu=1023)
 
 
 def test_closing_leaves_no_process(device: Device) -> None:
@@ -272,14 +111,14 @@ def test_closing_leaves_no_process(device: Device) -> None:
 
 @pytest.mark.parametrize("words", [("env",), ("nice", "-n", "1"), ("sh", "-c", 'echo starts >&2; "$0"; true')],
                          ids=lambda w: w[0])
-def test_the_same_through_a_wrapper(device: Device, kernels: bytes, words: tuple[str, ...]) -> None:
+def test_the_same_through_a_wrapper(device: Device, words: tuple[str, ...]) -> None:
     with LocalRunner(device, command=words, limit=1.0) as r:
-        r.load([kernels])
+        r.load([NATIVE.kernels])
         r.allocate(1 << 16)
         for symbol in ("null", "forever"):
             with pytest.raises(RunnerDied, match=f"in {symbol}|status 0"):
                 r.run([Call(symbol, (0,), 1)])
-            r.load([kernels])
+            r.load([NATIVE.kernels])
             r.allocate(1 << 16)
         r.run([Call("note", (0,), 3)])
         assert r.read(0, (2,), "int32").tolist() == [1, 3]
