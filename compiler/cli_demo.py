@@ -45,6 +45,7 @@ def demo(package: Package, port: Port = None, host: Host = HERE, labels: Labels 
         raise BurnishError(f"{package} has no demo page: compile the model again")
     given = {"labels": labels and lines(labels), "mean": mean and channels("mean", mean), "std": std and channels("std", std)}
     settings = json.dumps({name: value for name, value in given.items() if value}).encode()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})       # in the server's thread, too: it waits for `sigwait`
     with serve(package, {page.SETTINGS: settings}, host, port) as running:
         where = f"{running.url}{page.FOLDER}/"
         ui.say(f"{where}   (Ctrl-C ends it)", "bold")
@@ -54,10 +55,8 @@ def demo(package: Package, port: Port = None, host: Host = HERE, labels: Labels 
             ui_qr.show(outside)
         if show:
             webbrowser.open(where)
-        try:
-            signal.pause()
-        except KeyboardInterrupt:
-            ui.say("")
+        signal.sigwait({signal.SIGINT})
+    ui.say("")
 
 
 def serve(package: Path, instead: dict[str, bytes], host: str, port: int | None) -> server.Server:
