@@ -25,7 +25,7 @@ if TYPE_CHECKING:       # takes a third of a second to load, which nobody should
     import xgboost as xgb
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-KINDS: Mapping[str, str] = {"x86_64": "cpu", "aarch64": "cpu", "wasm32": "cpu"}     # architecture -> file
+KINDS: Mapping[str, str] = {"x86_64": "cpu", "aarch64": "cpu", "wasm32": "wasm"}     # architecture -> file
 STEP = math.log(1.02)       # times this close are one grade: less than the noise of most measurements
 GRADES = 31                 # of which the last is for whatever takes longer than 1.02 ** 31 = 1.85 times the best
 # Of a session's trees, which see few tasks: with a weaker reg_lambda they unlearn what is right on a device that is known well.
