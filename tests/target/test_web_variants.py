@@ -172,7 +172,7 @@ def test_threads_may_be_tuned(tmp_path: Path) -> None:
             for (volatile int again = 0; again < %d; again++)
                 for (int n = begin * 1024; n < end * 1024; n++) ((volatile float *)y)[n] = 3 * x[n];
         }"""
-    code = from_c({f"triple_{n}": source % (f"triple_{n}", again) for n, again in enumerate((20, 2))})
+    code = from_c({f"triple_{n}": source % (f"triple_{n}", again) for n, again in enumerate((400, 2))})
     launches = tuple(Launch("triple_0", (a, b), 4, 0, (), 10**6, 10**6, (Variant("triple_1", 4, 0),))
                      for a, b in ((Place("input", 0), Place("arena", 0)), (Place("arena", 0), Place("output", 0))))
     nine = Plan("nine", (Signature("x", (SIZE,), "float32"),), (Signature("y", (SIZE,), "float32"),), launches, 4 * SIZE, 0, 0)

@@ -231,7 +231,9 @@ function count(wanted) {
  * @param {string} name
  * @param {Promise<T>} coming
  */
-const part = (name, coming) => coming.catch((error) => {
+const part = (name, coming) => coming.catch(async (error) => {
+  // `import` does not tell a file that is not there from a network that is not there; this throws what it is.
+  await pieces(new URL(`./${name}`, import.meta.url), new AbortController().signal).next();
   throw new BurnishError("FILE_MISSING", `cannot load ${name}: ${error.message}`, error);
 });
 
