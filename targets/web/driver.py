@@ -79,10 +79,18 @@ def pages(heap_base: int, size: int) -> int:
 
 
 def exports(plan: Plan, threads: bool) -> tuple[str, ...]:
-    """What the module shows: `setup`, which runs once when the weights are in place; `run(first, last)`, which runs the model's
-    launches [first, last); `choose(launch, way)`, where launches have variants; for threads what team.c has."""
+    """What the module shows: `setup(first, last)`, which makes constants, each once, when the weights that it takes are in place;
+    `run(first, last)`, which runs the model's launches [first, last); `choose(launch, way)`, where launches have variants; for
+    threads what team.c has."""
     return ("setup", "run", *(("choose",) if plan.tunable else ()), *(("start", "live", "__stack_pointer") if threads else ()),
             "__heap_base")
+
+
+def needs(plan: Plan) -> tuple[int, ...]:
+    """How many bytes of the weights must be in place for each launch of the setup: up to where the next constant begins."""
+    starts = sorted({p.offset for x in (*plan.setup, *plan.launches) for p in x.args if p.where == "weights"})
+    ends = dict(zip(starts, [*starts, plan.weights][1:], strict=True))
+    return tuple(max((ends[p.offset] for p in x.args if p.where == "weights"), default=0) for x in plan.setup)
 
 
 def source(plan: Plan) -> str:
@@ -113,8 +121,10 @@ extern unsigned char __heap_base[];
 
 void *burnish_scratch(int32_t member) {{ return AT({at.scratch} + member * {stride(plan)}); }}
 
-void setup(void);
-void setup(void) {{ burnish_run(setups, 0, {len(plan.setup)}); }}
+int32_t burnish_new = {len(plan.setup) + len(plan.launches)};
+
+void setup(int32_t first, int32_t last);
+void setup(int32_t first, int32_t last) {{ burnish_run(setups, first, last); }}
 
 void run(int32_t first, int32_t last);
 void run(int32_t first, int32_t last) {{ burnish_run(launches, first, last); }}

@@ -131,7 +131,8 @@ def index_js(plan: Plan, linked: Mapping[str, Code], weights_file: str, weights:
         "weights": {**file(weights_file, weights), "at": at.weights}, "piece": PIECE,
         "builds": {b: {**file(x.file, x.content), "heap": x.heap_base} for b, x in linked.items()},
         "kernels": [{"launches": n, "ways": len(plan.launches[n[0]].ways)} for n in plan.tunable.values()],
-        "launches": len(plan.launches), "threads": driver.MAX_THREADS if driver.is_shared(plan) else 1,
+        "setup": driver.needs(plan), "launches": len(plan.launches),
+        "threads": driver.MAX_THREADS if driver.is_shared(plan) else 1,
         "dots": any(module.has_relaxed_dot(x.content) for x in linked.values()),
         "bytes": at.size, "scratch": at.scratch, "stride": driver.stride(plan),
     }

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from burnish.schedules.numerics import relative_error
 from burnish.targets.plan import Launch, Place, Plan, Signature
-from burnish.targets.web import node, package, profile, toolchain
+from burnish.targets.web import driver, node, package, profile, toolchain
 from web_model import Made, from_c, javascript, needs_node
 
 
@@ -98,6 +98,39 @@ def test_setup_scratch_and_hostile_names(tmp_path: Path) -> None:
     for build in profile.BUILDS:
         for got, expected in zip(node.run(place, made.inputs, build) or (), made.outputs, strict=True):
             np.testing.assert_array_equal(got, expected)
+
+
+@needs_node
+def test_constants_are_made_while_more_weights_arrive(tmp_path: Path) -> None:
+    """Each launch of the setup runs once, as soon as what it reads is there: the first before the second half of the file is."""
+    size = 1 << 14
+    code = {"k_negate": "void k_negate(const float *x, float *y, int b, int e) { for (; b < e; b++) y[b] = -x[b]; }",
+            "k_add": "void k_add(float *x, float *y, float *z, int b, int e) { for (; b < e; b++) z[b] = x[b] + y[b]; }"}
+    halves = [(Place("weights", 4 * n), Place("prepared", 4 * n)) for n in (0, size)]
+    setup = tuple(Launch("k_negate", args, size, 0, (), 0, 0) for args in halves)
+    launch = Launch("k_add", (*(p for _, p in halves), Place("output", 0)), size, 0, (), 0, 0)
+    plan = Plan("sum", (), (Signature("y", (size,), "float32"),), (launch,), 0, 0, 8 * size, setup=setup, prepared=8 * size)
+    assert driver.needs(plan) == (4 * size, 8 * size)
+    weights = np.arange(2 * size, dtype=np.float32)
+    expected = -weights[:size] - weights[size:]
+    place = package.write(plan, from_c(code), weights.tobytes(), (), [expected], profile.devices(), tmp_path / "sum")
+    order, wrong = javascript(place, """
+        const order = [], instantiate = WebAssembly.instantiate;
+        WebAssembly.instantiate = async (...given) => {
+            const { exports } = await instantiate(...given);
+            return { exports: { ...exports, setup: (...range) => { order.push(range.join()); exports.setup(...range); } } };
+        };
+        const folder = new URL(FOLDER), server = http.createServer(async (request, response) => {
+            const bytes = fs.readFileSync(new URL(`.${request.url}`, folder));
+            if (!request.url.endsWith(".weights")) return response.end(bytes);
+            response.write(bytes.subarray(0, bytes.length / 2 + 100));
+            setTimeout(() => { order.push("rest"); response.end(bytes.subarray(bytes.length / 2 + 100)); }, 500);
+        }).listen(0, "localhost");
+        await new Promise((ready) => server.on("listening", ready));
+        const m = await load({ base: `http://localhost:${server.address().port}/`, threads: 1 }), { y } = await m.run({});
+        return [order, y.filter((v, n) => v !== -n - (n + 16384)).length];
+    """.replace("FOLDER", json.dumps(f"{place.as_uri()}/")))
+    assert order == ["0,1", "rest", "1,2"] and wrong == 0
 
 
 @needs_node

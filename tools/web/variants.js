@@ -44,7 +44,7 @@ export async function exhaustive() {
   put(MODEL.weights.at, new Uint8Array(await (await fetch(`/model/${MODEL.weights.file}`)).arrayBuffer()));
   const { instance } = await WebAssembly.instantiateStreaming(fetch(`/model/${code.file}`), { env: { memory } });
   const { setup, run, choose } = instance.exports;
-  setup();
+  setup(0, MODEL.setup.length);
   for (const { name, at } of MODEL.inputs) put(at, new Uint8Array(sample[name].buffer));
 
   const most = Math.max(...MODEL.kernels.map(({ ways }) => ways));

@@ -231,10 +231,13 @@ function count(wanted) {
  * @param {string} name
  * @param {Promise<T>} coming
  */
-const part = (name, coming) => coming.catch(async (error) => {
-  // `import` does not tell a file that is not there from a network that is not there; this throws what it is.
-  await pieces(new URL(`./${name}`, import.meta.url), new AbortController().signal).next();
-  throw new BurnishError("FILE_MISSING", `cannot load ${name}: ${error.message}`, error);
+const part = (name, coming) => coming.catch(async () => {
+  const url = new URL(`./${name}`, import.meta.url);
+  await pieces(url, new AbortController().signal).next();       // says what is wrong with the file or the network
+  // Browsers do not ask again for a module that they could not have once: it needs another name.
+  return import(/* webpackIgnore: true */ /* @vite-ignore */ `${url.href}?${Date.now()}`);
+}).catch((error) => {
+  throw error instanceof BurnishError ? error : new BurnishError("FILE_MISSING", `cannot load ${name}: ${error.message}`, error);
 });
 
 /**
@@ -262,6 +265,7 @@ export async function load({ base, threads: asked, build: wanted, choices, onPro
   /** @type {any[]} */
   const workers = [];
   const end = () => workers.splice(0).forEach((worker) => worker.terminate());
+  let arrived = 0, prepared = 0, prepare = () => {};
   const begin = async () => {
     const [module, team] = await Promise.all([
       compile(locate(code.file, base), code, stop.signal, progress),
@@ -281,17 +285,26 @@ export async function load({ base, threads: asked, build: wanted, choices, onPro
         console.warn(`burnish: the model runs on one thread, since workers cannot be started: ${error.message}`);
       }
     }
-    return { setup, run, choose };
+    prepare = () => {       // what is made of weights is made as soon as they are there, while more arrives
+      const first = prepared;
+      while (prepared < MODEL.setup.length && MODEL.setup[prepared] <= arrived) prepared += 1;
+      if (prepared > first) setup(first, prepared);
+    };
+    prepare();
+    return { run, choose };
   };
   try {
     const target = new Uint8Array(memory.buffer, code.heap + weights.at, weights.bytes);
-    const [{ setup, run, choose }, ways] = await Promise.all([
+    const [{ run, choose }, ways] = await Promise.all([
       begin(),
       waysOf(`${code.file} ${weights.file} ${threads}`, choices),
-      fill(locate(weights.file, base), target, weights.sha256, stop.signal, progress),
+      fill(locate(weights.file, base), target, weights.sha256, stop.signal, (bytes) => {
+        arrived += bytes;
+        prepare();
+        progress(bytes);
+      }),
     ]);
     stop.signal.throwIfAborted();
-    setup();
     ways?.apply(choose);
     return new Model(build, threads, code.heap, memory, run, end, ways);
   } catch (error) {

@@ -14,6 +14,9 @@ typedef struct {
 /* The driver's: where a member's scratch lies. */
 void *burnish_scratch(int32_t member);
 
+/* The driver's: how many launches, of the setup and of the model, have not been run yet. */
+extern int32_t burnish_new;
+
 /* Runs the launches [first, last), one after the other. */
 void burnish_run(const burnish_launch *launches, int32_t first, int32_t last);
 

@@ -5,14 +5,12 @@
  * are made of many calls. Later calls would only cost: resnet50 then takes 2 % longer. */
 #define PIECES 16
 
-static int32_t runs_in_pieces = 2;
-
 void burnish_run(const burnish_launch *launches, int32_t first, int32_t last) {
     void *scratch = burnish_scratch(0);
-    int32_t pieces = runs_in_pieces > 0 ? PIECES : 1;
-    runs_in_pieces -= runs_in_pieces > 0;
     for (int32_t n = first; n < last; n++) {
+        int32_t pieces = burnish_new > 0 ? PIECES : 1;
         int32_t tiles = launches[n].tiles, piece = (tiles + pieces - 1) / pieces;
+        burnish_new -= burnish_new > 0;
         for (int32_t at = 0; at < tiles; at += piece)
             launches[n].run(scratch, at, tiles - at < piece ? tiles : at + piece);
     }
