@@ -286,6 +286,7 @@ export async function load({ base, threads: asked, build: wanted, choices, onPro
       }
     }
     prepare = () => {       // what is made of weights is made as soon as they are there, while more arrives
+      stop.signal.throwIfAborted();     // by then the workers are gone, and this thread would wait for them for ever
       const first = prepared;
       while (prepared < MODEL.setup.length && MODEL.setup[prepared] <= arrived) prepared += 1;
       if (prepared > first) setup(first, prepared);
