@@ -29,13 +29,14 @@ _LINK_THREADS = ("--shared-memory", f"--max-memory={1 << 32}", "--no-check-featu
 def link(driver: str, objects: Mapping[str, bytes], exports: Sequence[str], threads: bool = False) -> bytes:
     """The module's bytes. driver: C source; objects: kernels' object files by name; exports: functions and linker symbols;
     threads: for a team of them, over shared memory. Raises ToolchainError, also for a kernel that calls what is not there."""
-    left_out = "solo.c" if threads else "team.c"
+    left_out = {"solo.c" if threads else "team.c", *HELPERS}
     compile_too, link_too = (_COMPILE_THREADS, _LINK_THREADS) if threads else ((), ())
     with tempfile.TemporaryDirectory(prefix="burnish-wasm-") as name:
         folder = Path(name)
-        runtime = (path for path in sorted(RUNTIME.iterdir()) if path.name != left_out)
+        runtime = (path for path in sorted(RUNTIME.iterdir()) if path.name not in left_out)
+        objects = {**helpers(), **objects}
         files = {"driver.c": driver.encode(), **{path.name: path.read_bytes() for path in runtime}}
-        for file, content in (files | dict(objects)).items():
+        for file, content in (files | objects).items():
             (folder / file).write_bytes(content)
         compiled = []
         for source in (x for x in files if x.endswith(".c")):
