@@ -1,6 +1,6 @@
 """Graph -> Graph: one file per pass, one explicit list in `pipeline`."""
 
 from .base import Unsupported
-from .pipeline import run
+from .pipeline import canonicalize, run
 
-__all__ = ["Unsupported", "run"]
+__all__ = ["Unsupported", "canonicalize", "run"]

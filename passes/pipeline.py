@@ -58,6 +58,7 @@ def plain(*passes: Callable[[], GraphPass]) -> tuple[Callable[[Ops], GraphPass],
     return tuple(lambda keep, make=make: make() for make in passes)
 
 
+CANONICAL = "canonical"
 RECOGNISE = (FuseGelu, FuseHardSigmoid, FuseHardSwish, FuseSiLU, FuseLayerNorm, FuseRMSNorm, FuseGroupNorm, FuseSoftmax)
 PIPELINE = (
     Phase("read", plain(RemoveDeadCode, InlineFunctions, LiftConstants, lambda: InferShapes(again=True))),
@@ -65,7 +66,7 @@ PIPELINE = (
     Phase("upgrade", plain(UpgradeOpset)),
     # Recognition comes before the folding that would dissolve what it looks for (GELU's half into the next matmul's weights).
     Phase("recognise", plain(RemoveNoOps, *RECOGNISE, RemoveDeadCode), rounds=4),
-    Phase("canonical", (
+    Phase(CANONICAL, (
         *plain(RemoveNoOps, ExplicitPadding, DecomposeBatchNorm, DecomposeGemm, DecomposePools, DecomposeNormalizations,
                DecomposeVariadic, DecomposeEinsum),
         ExpandFunctions,
@@ -86,8 +87,18 @@ def run(model: ir.Model, keep: Ops = KEPT, progress: Callable[[str], None] | Non
     Returns the names of the passes that changed something, in the order of their first change. Raises Unsupported for a node
     without a newest form, and an ExceptionGroup of Unsupported, one for each node where static shapes end.
     """
+    return _run(PIPELINE, model, keep, progress)
+
+
+def canonicalize(model: ir.Model, keep: Ops = KEPT, progress: Callable[[str], None] | None = None) -> list[str]:
+    """The part of `run` that gives every model one form, before ops are fused and channels put last: what compression works on.
+    Its result may be given to `run`."""
+    return _run(PIPELINE[:next(n for n, phase in enumerate(PIPELINE) if phase.name == CANONICAL) + 1], model, keep, progress)
+
+
+def _run(phases: tuple[Phase, ...], model: ir.Model, keep: Ops, progress: Callable[[str], None] | None) -> list[str]:
     applied: dict[str, None] = {}
-    for phase in PIPELINE:
+    for phase in phases:
         for _ in range(phase.rounds):
             changed = False
             for make in phase.passes:
@@ -99,7 +110,7 @@ def run(model: ir.Model, keep: Ops = KEPT, progress: Callable[[str], None] | Non
                     applied[step.name] = None
             if not changed:
                 break
-        if phase.name == "canonical":
+        if phase.name == CANONICAL:
             found = dynamic(model)
             if found:
                 raise ExceptionGroup("values without a static shape", found)
