@@ -64,11 +64,12 @@ class Sparsity:
 
 @dataclass(frozen=True)
 class Treatment:
-    """rank: of a factorisation, as a share of the full rank (None: whole); shift: terms of powers of two (0: none)."""
+    """rank: of a factorisation, as a share of the full rank, or "auto": what keeps nearly all energy (None: whole); shift: terms of
+    powers of two (0: none)."""
 
     precision: Precision = "float"
     sparsity: Sparsity | None = None
-    rank: float | None = None
+    rank: float | Literal["auto"] | None = None
     shift: int = 0
 
     @property
@@ -84,6 +85,6 @@ class Treatment:
     def __str__(self) -> str:
         parts: list[str] = [self.precision] if self.precision != "float" else []
         parts += [str(self.sparsity)] if self.sparsity else []
-        parts += [f"rank {self.rank:.0%}"] if self.rank else []
+        parts += [f"rank {self.rank if self.rank == 'auto' else f'{self.rank:.0%}'}"] if self.rank else []
         parts += [f"{self.shift}-term shift"] if self.shift else []
         return " + ".join(parts) or "as it is"
