@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 Precision = Literal["float", "int8", "integer-only", "w8", "w4"]
+Rank = float | Literal["auto"]
 
 GROUP = 16      # output channels that share their zeros: one vector of AVX-512, two of AVX2, four of NEON and WebAssembly
 
@@ -64,8 +65,8 @@ class Sparsity:
 
 @dataclass(frozen=True)
 class Treatment:
-    """rank: of a factorisation, as a share of the full rank, or "auto": what keeps nearly all energy (None: whole); shift: terms of
-    powers of two (0: none)."""
+    """rank: of a factorisation, as a share of the full rank, or "auto": what keeps nearly all energy (None: whole); shift: terms
+    of powers of two (0: none)."""
 
     precision: Precision = "float"
     sparsity: Sparsity | None = None
