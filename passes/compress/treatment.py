@@ -70,7 +70,7 @@ class Treatment:
 
     precision: Precision = "float"
     sparsity: Sparsity | None = None
-    rank: float | Literal["auto"] | None = None
+    rank: Rank | None = None
     shift: int = 0
 
     @property
