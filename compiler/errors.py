@@ -25,6 +25,10 @@ class OracleError(BurnishError):
     """onnxruntime, whose outputs decide what is right, cannot load or run the model."""
 
 
+class DataRefused(BurnishError):
+    """Sample inputs, or what is to judge outputs, are missing, broken or of another model."""
+
+
 class TuningRefused(BurnishError):
     """Tuning was asked for where nothing can be measured."""
 
