@@ -24,7 +24,7 @@ from .device import Device
 from .expr import Expr, post_order
 from .mathlib import MATH, dtype_of, hold, like, wide
 from .mathlib.forms import known
-from .task import Task
+from .task import ITEMSIZE, Task
 
 PrimExpr = Any
 Array = Any
@@ -89,9 +89,9 @@ class Kernel:
         return k.write(body)
     """
 
-    def __init__(self, task: Task, scratch: int = 0, packed: Mapping[int, int] | None = None) -> None:
-        """packed: elements of the constants that the template repacks. Scratch is a float32 array `k.scratch`."""
-        self.task, self._scratch, self._packed = task, scratch, dict(packed or {})
+    def __init__(self, task: Task, scratch: int = 0, packed: Mapping[int, int] | None = None, dtype: str = "float32") -> None:
+        """packed: elements of the constants that the template repacks. Scratch is an array `k.scratch` of `dtype`."""
+        self.task, self._scratch, self._packed, self._dtype = task, scratch, dict(packed or {}), dtype
         self.arrays: list[Array] = []
         self.scratch: Array = None
         self.func: Any = None
@@ -105,7 +105,7 @@ class Kernel:
                 size = max(1, self._packed.get(n, buf.size))
                 self.arrays.append(T.arg(f"b{n}", T.Buffer((size,), storage(buf.dtype))))
             if self._scratch:
-                self.scratch = T.arg("scratch", T.Buffer((-(-self._scratch // 4),), "float32"))
+                self.scratch = T.arg("scratch", T.Buffer((-(-self._scratch // ITEMSIZE[self._dtype]),), self._dtype))
             begin, end = (T.arg(name, T.int32()) for name in ("begin", "end"))
             body(begin, end)
         self.func = b.get()

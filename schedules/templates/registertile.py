@@ -1,7 +1,8 @@
 """The register tile that gemm, conv and depthwise share: rows x vectors of accumulators, and the epilogue that empties it.
 
 A tile holds `rows * vectors` accumulators; a step of the reduction loads `vectors` vectors of weights and broadcasts one value
-per row. Columns past the last channel are computed on weights padded with zeros, and are not stored.
+per row. Columns past the last channel are computed on weights padded with zeros, and are not stored. Of floats a step multiplies
+and adds; of bytes it is an instruction of `dot`, and the accumulators are int32.
 """
 
 from __future__ import annotations
@@ -87,24 +88,32 @@ def plain(task: Task, extents: Mapping[str, int]) -> tuple[Store, ...]:
 class Tile:
     """The accumulators of `rows` x `width` outputs, while code is emitted that fills and empties them."""
 
-    def __init__(self, kernel: Kernel, stores: tuple[Store, ...], rows: int, width: int, lanes: int) -> None:
+    def __init__(self, kernel: Kernel, stores: tuple[Store, ...], rows: int, width: int, lanes: int,
+                 start: Callable[[int], PrimExpr] | None = None) -> None:
+        """start: of a vector's number, what its accumulators begin with (int32); without it they are floats and begin with 0."""
         from ..tir import alloc, splat, st
 
         self.kernel, self.stores, self.rows, self.width, self.lanes = kernel, stores, rows, width, lanes
-        self.vectors = up(width, lanes)
+        self.vectors, self.dtype = up(width, lanes), "int32" if start else "float32"
         self.pitch = self.vectors * lanes
-        self.acc = alloc(rows * self.pitch)
+        self.acc = alloc(rows * self.pitch, self.dtype)
         for at in range(0, rows * self.pitch, lanes):
-            st(self.acc, at, splat(0, lanes), lanes)
+            st(self.acc, at, start(at % self.pitch // lanes) if start else splat(0, lanes), lanes)
 
     def multiply(self, x: Callable[[int], PrimExpr], w: Callable[[int], PrimExpr]) -> None:
         """One step of the reduction: x(row) is a scalar, w(vector) a vector of weights."""
-        from ..tir import ld, splat, st
+        from ..tir import splat
+
+        self.step(lambda acc, r, v: acc + splat(x(r), self.lanes) * w(v))
+
+    def step(self, add: Callable[[PrimExpr, int, int], PrimExpr]) -> None:
+        """One step of the reduction, of any kind: add(accumulators, row, vector) is what they become."""
+        from ..tir import ld, st
 
         for r in range(self.rows):
             for v in range(self.vectors):
                 at = r * self.pitch + v * self.lanes
-                st(self.acc, at, ld(self.acc, at, self.lanes) + splat(x(r), self.lanes) * w(v), self.lanes)
+                st(self.acc, at, add(ld(self.acc, at, self.lanes), r, v), self.lanes)
 
     def finish(self, place: Callable[[PrimExpr], Mapping[str, PrimExpr]], column: str, base: PrimExpr, multiple: int) -> None:
         """Stores the epilogue of every accumulator. place: the row's variables, of a row number; column: the name of the
@@ -117,7 +126,7 @@ class Tile:
                     self._piece(self.acc, r * self.pitch, v * self.lanes, self.lanes, place(r), column, base, multiple)
             return
         # Through memory, so that one copy of the code serves all rows. A separate array: `acc` must keep constant indices.
-        out = alloc(self.rows * self.pitch)
+        out = alloc(self.rows * self.pitch, self.dtype)
         for at in range(0, self.rows * self.pitch, self.lanes):
             st(out, at, ld(self.acc, at, self.lanes), self.lanes)
         with T.serial(0, self.rows) as r:
