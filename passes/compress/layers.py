@@ -84,10 +84,12 @@ class Layer:
         w = matrix.reshape(self.groups, *taps, ic, oc // self.groups)
         return np.ascontiguousarray(np.moveaxis(np.moveaxis(w, -1, 1), -1, 2).reshape(self.weight.shape))
 
-    def rows(self, x: np.ndarray) -> np.ndarray:
-        """The layer's input as the rows that its matrix multiplies: [groups, rows, k], of x as it stands in the model."""
+    def rows(self, x: np.ndarray, some: np.ndarray | None = None) -> np.ndarray:
+        """The layer's input as the rows that its matrix multiplies: [groups, rows, k], of x as it stands in the model.
+        some: the numbers of the rows that are wanted; all by default."""
         if not self.is_conv:
-            return x.reshape(1, -1, x.shape[-1])
+            every_row = x.reshape(-1, x.shape[-1])
+            return (every_row if some is None else every_row[some])[None]
         taps = self.weight.shape[2:]
         rank = len(taps)
         pads = attr(self.node, "pads", [0] * (2 * rank))
@@ -100,7 +102,10 @@ class Layer:
         n, c, *place = windows.shape[:2 + rank]
         windows = windows.reshape(n, self.groups, c // self.groups, *place, *taps)
         order = (1, 0, *range(3, 3 + 2 * rank), 2)      # group, image, place, tap, channel
-        return windows.transpose(order).reshape(self.groups, n * math.prod(place), -1)
+        windows = windows.transpose(order)
+        if some is not None:
+            windows = windows[:, *np.unravel_index(some, (n, *place))]
+        return windows.reshape(self.groups, n * math.prod(place) if some is None else len(some), -1)
 
     def outputs(self, y: np.ndarray) -> np.ndarray:
         """The layer's output as [groups, rows, n]."""
