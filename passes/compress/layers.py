@@ -104,7 +104,8 @@ class Layer:
         order = (1, 0, *range(3, 3 + 2 * rank), 2)      # group, image, place, tap, channel
         windows = windows.transpose(order)
         if some is not None:
-            windows = windows[:, *np.unravel_index(some, (n, *place))]
+            chosen: tuple[slice | np.ndarray, ...] = (slice(None), *np.unravel_index(some, (n, *place)))
+            windows = windows[chosen]
         return windows.reshape(self.groups, n * math.prod(place) if some is None else len(some), -1)
 
     def outputs(self, y: np.ndarray) -> np.ndarray:
