@@ -1,6 +1,6 @@
 """Runs one task as one kernel: builds it for a device, packs its constants, calls it, returns its outputs.
 
-x86 kernels run in this process (ctypes), kernels for wasm32 under wasmtime, aarch64 kernels are only compiled. Every
+x86 kernels run in this process (ctypes), kernels for wasm32 under wasmtime, for aarch64 under qemu (`emulator.available`). Every
 output begins as NaN-like garbage between guard zones, so that a kernel which leaves a hole or writes beside its buffer fails.
 """
 
@@ -75,7 +75,7 @@ class Built:
         build({"k": template.emit(task, self.knobs, device)}, device, self.path)
 
     def __call__(self, arrays: Mapping[int, np.ndarray], ranges: Iterable[tuple[int, int]] | None = None) -> list[np.ndarray]:
-        call = _wasm if self.device.arch == "wasm32" else _native
+        call = {"wasm32": _wasm, "aarch64": _emulated}.get(self.device.arch, _native)
         return call(self, self.arguments(arrays), list(ranges or [(0, self.tiles)]))
 
     def arguments(self, arrays: Mapping[int, np.ndarray]) -> list[np.ndarray]:
@@ -164,6 +164,48 @@ def _native(kernel: Built, given: list[np.ndarray], ranges: Iterable[tuple[int, 
     for n, (_, whole) in enumerate(memory):
         assert (whole[:GUARD] == FILL).all() and (whole[-GUARD:] == FILL).all(), f"the kernel wrote beside argument {n}"
     return kernel.outputs([inner for inner, _ in memory])
+
+
+# ---- aarch64 -----------------------------------------------------------------------------------------------------------
+
+
+# Reads its arrays, which lie one behind the other in a file, calls the kernel for each range and writes them back.
+_CALLER = """
+#include <stdio.h>
+#include <stdlib.h>
+static _Alignas(64) unsigned char memory[{size}];
+void k({types});
+int main(int argc, char **argv) {{
+    FILE *f = fopen(argv[1], "r+b");
+    if (fread(memory, 1, sizeof memory, f) != sizeof memory) return 1;
+    for (int n = 2; n + 1 < argc; n += 2) k({pointers}, atoi(argv[n]), atoi(argv[n + 1]));
+    rewind(f);
+    return fwrite(memory, 1, sizeof memory, f) != sizeof memory || fclose(f);
+}}
+"""
+
+
+def _emulated(kernel: Built, given: list[np.ndarray], ranges: Iterable[tuple[int, int]]) -> list[np.ndarray]:
+    places, size = [], 0
+    for a in given:
+        places.append(size + GUARD)
+        size += -(-(a.nbytes + 2 * GUARD) // 64) * 64
+    raw = np.full(size, FILL, "u1")
+    for a, place in zip(given, places, strict=True):
+        raw[place:place + a.nbytes] = a.reshape(-1).view("u1")
+    source, program, data = (kernel.path.with_suffix(s) for s in (".c", ".elf", ".bin"))
+    if not program.exists():
+        pointers = ", ".join(f"memory + {place}" for place in places)
+        source.write_text(_CALLER.format(size=size, types="void *, " * len(given) + "int, int", pointers=pointers))
+        subprocess.run([*ZIG, "cc", "-target", "aarch64-linux-musl", "-static", "-O0", "-o", program, source, kernel.path],
+                       check=True)
+    raw.tofile(data)
+    subprocess.run(["qemu-aarch64", "-cpu", "max", program, data, *(str(edge) for r in ranges for edge in r)], check=True)
+    after = np.fromfile(data, "u1")
+    for n, (a, place) in enumerate(zip(given, places, strict=True)):
+        for edge in (place - GUARD, place + a.nbytes):
+            assert (after[edge:edge + GUARD] == FILL).all(), f"the kernel wrote beside argument {n}"
+    return kernel.outputs([after[place:place + a.nbytes] for a, place in zip(given, places, strict=True)])
 
 
 # ---- wasm32 ------------------------------------------------------------------------------------------------------------
