@@ -12,7 +12,7 @@ A 1x1 convolution without stride or padding is one long row of pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -206,12 +206,44 @@ class DirectConv(Template):
                         column = T.Bind(T.min(tx * knobs.wide, s.ow - knobs.wide))
                         at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.pixel))
                         tile = rt.Tile(kernel, stores, knobs.wide * knobs.high, columns, device.lanes)
-                        _reduce(s, knobs, device, tile, x, at, pitch, weights, T.Bind(gq * s.reduction * width))
+                        self.reduce(s, knobs, device, tile, x, at, pitch, weights, gq)
                         tile.finish(lambda r: {"i0": n, "i1": first + y + r // knobs.wide, "i2": column + r % knobs.wide},
                                     "i3", g * s.oc + q * width, width if s.groups == 1 else math.gcd(s.oc, width))
                 rt.each_panel(q, panels, s.oc, width, panel)
 
         return kernel.write(body)
+
+
+    def reduce(self, s: Shape, knobs: Knobs, device: Device, tile: rt.Tile, x: Any, at: PrimExpr, pitch: int, w: Any,
+               gq: PrimExpr) -> None:
+        """All steps of the reduction of a tile; `at`: offset of its first tap in x, whose rows are `pitch` apart; gq: number of
+        the panel of the weights `w`."""
+        from ..tir import T, ld, prefetch
+
+        width = knobs.vectors * device.lanes
+        panel, pixel = T.Bind(gq * s.reduction * width), pixels(s, knobs, pitch)
+
+        def step(tap: PrimExpr, k: PrimExpr) -> None:
+            """tap: offset in x; k: number of the step."""
+            weights = panel + k * width
+            if knobs.ahead:
+                for o in range(0, tile.pitch, rt.LINE):
+                    prefetch(w, weights + knobs.ahead + o)
+            tile.multiply(lambda r: x[tap + pixel(r)], lambda v: ld(w, weights + v * device.lanes, device.lanes))
+
+        with T.serial(0, s.kh) as ky:
+            row = at + ky * (s.dh * pitch)
+            if s.merged:
+                with T.serial(0, s.kw * s.ic) as c:
+                    step(row + c, ky * (s.kw * s.ic) + c)
+            else:
+                with T.serial(0, s.kw) as kx, T.serial(0, s.ic) as c:
+                    step(row + kx * (s.dw * s.pixel) + c, (ky * s.kw + kx) * s.ic + c)
+
+
+def pixels(s: Shape, knobs: Knobs, pitch: int) -> Callable[[int], int]:
+    """Offset in the input of the pixels of a register tile, by their number."""
+    return lambda r: r // knobs.wide * s.sh * pitch + r % knobs.wide * s.sw * s.pixel
 
 
 def _touched(s: Shape, rows: int) -> int:
@@ -262,31 +294,3 @@ def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, 
                 zeros(r * whole + left + middle, whole - left - middle)
             with T.Else():
                 zeros(r * whole, whole)
-
-
-def _reduce(s: Shape, knobs: Knobs, device: Device, tile: rt.Tile, x: Any, at: PrimExpr, pitch: int, w: Any,
-            panel: PrimExpr) -> None:
-    """All steps of the reduction; `at`: offset of the tile's first tap in x, `panel`: of the weights."""
-    from ..tir import T, ld, prefetch
-
-    width = knobs.vectors * device.lanes
-
-    def pixel(r: int) -> int:
-        return r // knobs.wide * s.sh * pitch + r % knobs.wide * s.sw * s.pixel
-
-    def step(tap: PrimExpr, k: PrimExpr) -> None:
-        """tap: offset in x; k: number of the step."""
-        weights = panel + k * width
-        if knobs.ahead:
-            for o in range(0, tile.pitch, rt.LINE):
-                prefetch(w, weights + knobs.ahead + o)
-        tile.multiply(lambda r: x[tap + pixel(r)], lambda v: ld(w, weights + v * device.lanes, device.lanes))
-
-    with T.serial(0, s.kh) as ky:
-        row = at + ky * (s.dh * pitch)
-        if s.merged:
-            with T.serial(0, s.kw * s.ic) as c:
-                step(row + c, ky * (s.kw * s.ic) + c)
-        else:
-            with T.serial(0, s.kw) as kx, T.serial(0, s.ic) as c:
-                step(row + kx * (s.dw * s.pixel) + c, (ky * s.kw + kx) * s.ic + c)

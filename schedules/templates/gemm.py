@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..tir import Kernel
 
 PrimExpr = Any
+Reduce = Callable[[rt.Tile, Callable[[int, PrimExpr], PrimExpr]], None]     # (tile, (row, k) -> scalar of x): all steps of a tile
 
 
 class Gemm(Template):
@@ -50,7 +51,7 @@ class Gemm(Template):
     computed = False
 
     def space(self, task: Task, device: Device) -> Space:
-        p = _shape(task)
+        p = shape_of(task)
         wide = up(p.n, device.lanes)
         return (Space.of(rows=range(1, min(p.m, 16) + 1), vectors=range(1, min(wide, 12) + 1), blocks=self._blocks(task, device),
                          ahead=(0, 4096) if device.arch == "x86_64" and not self.computed else (0,))
@@ -60,18 +61,18 @@ class Gemm(Template):
 
     def _blocks(self, task: Task, device: Device) -> tuple[int, ...]:
         """Blocks of rows: one, as many as make a block fill half of L2, and a multiple of that for threads."""
-        p = _shape(task)
+        p = shape_of(task)
         fill = up(p.m * p.k * 4, device.l2_kib * 512)
         return tuple(sorted({min(b, up(p.m, 16)) for b in (1, fill, 2 * fill, 4 * fill)}))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
-        p = _shape(task)
-        rows = _block_rows(p.m, knobs)
+        p = shape_of(task)
+        rows = block_rows(p.m, knobs)
         blocks, row_tiles = up(p.m, rows), up(rows, knobs.rows)
         wide = up(p.n, device.lanes)
         panels = [knobs.vectors] * (wide // knobs.vectors) + [wide % knobs.vectors] * (wide % knobs.vectors > 0)
         epilogue = rt.weight(task.stores) + 2
-        view = _view(task)
+        view = view_of(task)
         pitch = (view[1] if view else p.k) * 4
         x_bytes, w_bytes, l2 = rows * p.k * 4, p.k * p.n * 4, device.l2_kib * 1024
         total = 0.0
@@ -91,8 +92,8 @@ class Gemm(Template):
         return p.batch * total * idle
 
     def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
-        p, view = _shape(task), _view(task)
-        rows, wide, l2 = _block_rows(p.m, knobs), up(p.n, device.lanes), device.l2_kib * 1024
+        p, view = shape_of(task), view_of(task)
+        rows, wide, l2 = block_rows(p.m, knobs), up(p.n, device.lanes), device.l2_kib * 1024
         blocks = up(p.m, rows)
         copied = (0 if view else p.m * p.k) + (blocks * p.k * p.n if self.computed else 0)
         return {**rt.features(knobs.rows, knobs.vectors, knobs.vectors * device.lanes * p.k * 4,
@@ -105,24 +106,23 @@ class Gemm(Template):
                 "w_per_mac": 4 * blocks / p.m, "x_per_mac": 4 * up(wide, knobs.vectors) / p.n}
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
-        p = _shape(task)
-        return p.batch * up(p.m, _block_rows(p.m, knobs)) * up(p.n, knobs.vectors * device.lanes)
+        p = shape_of(task)
+        return p.batch * up(p.m, block_rows(p.m, knobs)) * up(p.n, knobs.vectors * device.lanes)
 
     def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
-        return 0 if _view(task) else _block_rows(_shape(task).m, knobs) * _shape(task).k * 4
+        return 0 if view_of(task) else block_rows(shape_of(task).m, knobs) * shape_of(task).k * 4
 
     def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
         width = knobs.vectors * device.lanes
         return {task.params["w"]: lambda w: rt.pack_panels(w, width).reshape(-1)}
 
     def emit(self, task: Task, knobs: Knobs, device: Device) -> Any:
-        from ..tir import Kernel, T, ld
+        from ..tir import Kernel, T
 
-        p, width = _shape(task), knobs.vectors * device.lanes
-        rows, panels = _block_rows(p.m, knobs), up(p.n, width)
+        p, width = shape_of(task), knobs.vectors * device.lanes
+        rows, panels = block_rows(p.m, knobs), up(p.n, width)
         blocks = up(p.m, rows)
-        packed = {task.params["w"]: panels * p.k * width}
-        kernel = Kernel(task, self.scratch(task, knobs, device), packed)
+        kernel = Kernel(task, self.scratch(task, knobs, device), {task.params["w"]: panels * p.k * width})
 
         def body(begin: PrimExpr, end: PrimExpr) -> None:
             w = kernel.arrays[task.params["w"]]
@@ -131,15 +131,19 @@ class Gemm(Template):
                 q, b = T.Bind(z % panels), T.Bind(z // (panels * blocks))
                 first = T.Bind(T.min(z // panels % blocks * rows, p.m - rows))
                 x = _rows_of_x(kernel, task, device, b, first, rows, fresh=T.Bind(T.Or(t == 0, q == 0)))
-
-                def panel(columns: int) -> None:
-                    def weights(k: PrimExpr, v: int) -> PrimExpr:
-                        return ld(w, (q * p.k + k) * width + v * device.lanes, device.lanes)
-                    ahead = (w, lambda k: (q * p.k + k) * width + knobs.ahead) if knobs.ahead else None
-                    _row_tiles(kernel, task, knobs, device, b, first, rows, q, columns, x, weights, ahead)
-                rt.each_panel(q, panels, p.n, width, panel)
+                reduce = self.reduction(task, knobs, device, w, q)
+                rt.each_panel(q, panels, p.n, width, lambda columns: _row_tiles(
+                    kernel, task, knobs, device, b, first, rows, q, columns, x, reduce))
 
         return kernel.write(body)
+
+    def reduction(self, task: Task, knobs: Knobs, device: Device, w: Any, q: PrimExpr) -> Reduce:
+        """What a register tile sums over panel q of the packed weights `w`."""
+        from ..tir import ld
+
+        k_size, width = shape_of(task).k, knobs.vectors * device.lanes
+        ahead = (w, lambda k: (q * k_size + k) * width + knobs.ahead) if knobs.ahead else None
+        return _all_steps(k_size, lambda k, v: ld(w, (q * k_size + k) * width + v * device.lanes, device.lanes), ahead)
 
 
 class ComputedGemm(Gemm):
@@ -149,19 +153,19 @@ class ComputedGemm(Gemm):
     computed = True
 
     def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
-        return super().scratch(task, knobs, device) + _shape(task).k * knobs.vectors * device.lanes * 4
+        return super().scratch(task, knobs, device) + shape_of(task).k * knobs.vectors * device.lanes * 4
 
     def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
         return {}
 
     def _blocks(self, task: Task, device: Device) -> tuple[int, ...]:
-        return tuple(b for b in (1, 2, 4) if b == 1 or _shape(task).m >= 32 * b)   # each thread evaluates the panel again
+        return tuple(b for b in (1, 2, 4) if b == 1 or shape_of(task).m >= 32 * b)   # each thread evaluates the panel again
 
     def emit(self, task: Task, knobs: Knobs, device: Device) -> Any:
         from ..tir import Kernel, T, ld
 
-        p, width = _shape(task), knobs.vectors * device.lanes
-        panels, rows = up(p.n, width), _block_rows(p.m, knobs)
+        p, width = shape_of(task), knobs.vectors * device.lanes
+        panels, rows = up(p.n, width), block_rows(p.m, knobs)
         blocks = up(p.m, rows)
         kernel = Kernel(task, self.scratch(task, knobs, device))
         start = super().scratch(task, knobs, device) // 4     # the panel lies behind the rows of x
@@ -180,7 +184,7 @@ class ComputedGemm(Gemm):
 
                     def weights(k: PrimExpr, v: int) -> PrimExpr:
                         return ld(kernel.scratch, start + k * width + v * device.lanes, device.lanes)
-                    _row_tiles(kernel, task, knobs, device, b, first, rows, q, columns, x, weights, None)
+                    _row_tiles(kernel, task, knobs, device, b, first, rows, q, columns, x, _all_steps(p.k, weights))
                 rt.each_panel(q, panels, p.n, width, panel)
 
         return kernel.write(body)
@@ -190,29 +194,29 @@ class ComputedGemm(Gemm):
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     batch: int
     m: int
     n: int
     k: int
 
 
-def _shape(task: Task) -> _Shape:
-    return _Shape(*(task.params[name] for name in ("batch", "m", "n", "k")))
+def shape_of(task: Task) -> Shape:
+    return Shape(*(task.params[name] for name in ("batch", "m", "n", "k")))
 
 
 def _extents(task: Task) -> dict[str, int]:
-    p = _shape(task)
+    p = shape_of(task)
     return {"i0": p.batch, "i1": p.m, "i2": p.n, "r0": p.k}
 
 
-def _block_rows(m: int, knobs: Knobs) -> int:
+def block_rows(m: int, knobs: Knobs) -> int:
     """Rows of a block: whole register tiles, blocks as equal as can be."""
     return min(m, up(up(m, knobs.blocks), knobs.rows) * knobs.rows)
 
 
 @lru_cache(maxsize=64)      # asked for by every candidate
-def _view(task: Task) -> tuple[int, int, int, Expr] | None:
+def view_of(task: Task) -> tuple[int, int, int, Expr] | None:
     """X as (buffer, stride of m, stride of k, offset of the batch) where it can be read in place."""
     x = within(task.operands["x"], _extents(task))
     found = strides(x, ("i1", "r0"), [b.shape for b in task.buffers])
@@ -232,8 +236,8 @@ def _rows_of_x(kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: P
     """How the rows first … first + rows of x are read; those that have no simple address are evaluated into scratch."""
     from ..tir import T
 
-    k_size, operand = _shape(task).k, within(task.operands["x"], _extents(task))
-    if view := _view(task):
+    k_size, operand = shape_of(task).k, within(task.operands["x"], _extents(task))
+    if view := view_of(task):
         buffer, sm, sk, rest = view
         base = T.Bind(kernel.value(rest, {"i0": b}) + first * sm)
         return lambda i, r, k: kernel.arrays[buffer][base + i * sm + r * sm + k * sk]
@@ -248,7 +252,7 @@ def _evaluate_panel(kernel: Kernel, task: Task, device: Device, b: PrimExpr, j: 
     """Evaluates w for columns j … j + columns into scratch as [K][width], in vectors along the axis that lies contiguously."""
     from ..tir import T, splat, st
 
-    w, k_size = within(task.operands["w"], _extents(task)), _shape(task).k
+    w, k_size = within(task.operands["w"], _extents(task)), shape_of(task).k
     view = strides(w, ("i2", "r0"), [buf.shape for buf in task.buffers])
     if columns < width:      # lanes that nobody stores, but denormals and NaNs of old scratch could slow them down
         with T.serial(0, k_size) as k:
@@ -280,19 +284,28 @@ def _evaluate(kernel: Kernel, e: Expr, name: str, base: PrimExpr, n: int, align:
             body(lane)
 
 
-def _row_tiles(kernel: Kernel, task: Task, knobs: Knobs, device: Device, b: PrimExpr, first: PrimExpr, rows: int, q: PrimExpr,
-               columns: int, x: XAt, weights: Callable[[PrimExpr, int], PrimExpr], ahead: Any) -> None:
-    """All register tiles of one block of rows and one panel."""
+def _all_steps(k_size: int, weights: Callable[[PrimExpr, int], PrimExpr], ahead: Any = None) -> Reduce:
+    """weights(k, vector); ahead: (array, its offset of k) of what is asked for in advance."""
     from ..tir import T, prefetch
 
-    p, width = _shape(task), knobs.vectors * device.lanes
-    stores = rt.plain(task, _extents(task))
-    with T.serial(0, up(rows, knobs.rows)) as t:
-        i = T.Bind(T.min(t * knobs.rows, rows - knobs.rows)) if rows % knobs.rows else t * knobs.rows
-        tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes)
-        with T.serial(0, p.k) as k:
+    def reduce(tile: rt.Tile, x: Callable[[int, PrimExpr], PrimExpr]) -> None:
+        with T.serial(0, k_size) as k:
             if ahead:
                 for o in range(0, tile.pitch, rt.LINE):
                     prefetch(ahead[0], ahead[1](k) + o)
-            tile.multiply(lambda r: x(i, r, k), partial(weights, k))
+            tile.multiply(lambda r: x(r, k), partial(weights, k))
+
+    return reduce
+
+
+def _row_tiles(kernel: Kernel, task: Task, knobs: Knobs, device: Device, b: PrimExpr, first: PrimExpr, rows: int, q: PrimExpr,
+               columns: int, x: XAt, reduce: Reduce) -> None:
+    """All register tiles of one block of rows and one panel."""
+    from ..tir import T
+
+    width, stores = knobs.vectors * device.lanes, rt.plain(task, _extents(task))
+    with T.serial(0, up(rows, knobs.rows)) as t:
+        i = T.Bind(T.min(t * knobs.rows, rows - knobs.rows)) if rows % knobs.rows else t * knobs.rows
+        tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes)
+        reduce(tile, lambda r, k: x(i, r, k))
         tile.finish(lambda r: {"i0": b, "i1": first + i + r}, "i2", q * width, width)
