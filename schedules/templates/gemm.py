@@ -205,7 +205,7 @@ def shape_of(task: Task) -> Shape:
     return Shape(*(task.params[name] for name in ("batch", "m", "n", "k")))
 
 
-def _extents(task: Task) -> dict[str, int]:
+def extents_of(task: Task) -> dict[str, int]:
     p = shape_of(task)
     return {"i0": p.batch, "i1": p.m, "i2": p.n, "r0": p.k}
 
@@ -218,7 +218,7 @@ def block_rows(m: int, knobs: Knobs) -> int:
 @lru_cache(maxsize=64)      # asked for by every candidate
 def view_of(task: Task) -> tuple[int, int, int, Expr] | None:
     """X as (buffer, stride of m, stride of k, offset of the batch) where it can be read in place."""
-    x = within(task.operands["x"], _extents(task))
+    x = within(task.operands["x"], extents_of(task))
     found = strides(x, ("i1", "r0"), [b.shape for b in task.buffers])
     if found is None:
         return None
@@ -236,13 +236,13 @@ def _rows_of_x(kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: P
     """How the rows first … first + rows of x are read; those that have no simple address are evaluated into scratch."""
     from ..tir import T
 
-    k_size, operand = shape_of(task).k, within(task.operands["x"], _extents(task))
+    k_size, operand = shape_of(task).k, within(task.operands["x"], extents_of(task))
     if view := view_of(task):
         buffer, sm, sk, rest = view
         base = T.Bind(kernel.value(rest, {"i0": b}) + first * sm)
         return lambda i, r, k: kernel.arrays[buffer][base + i * sm + r * sm + k * sk]
     with T.If(fresh), T.Then(), T.serial(0, rows) as r:
-        rt.over(k_size, device.lanes, lambda at, n: _evaluate(
+        rt.over(k_size, device.lanes, lambda at, n: evaluate(
             kernel, operand, "r0", at, n, device.lanes, {"i0": b, "i1": first + r}, r * k_size, 1))
     return lambda i, r, k: kernel.scratch[(i + r) * k_size + k]
 
@@ -252,7 +252,7 @@ def _evaluate_panel(kernel: Kernel, task: Task, device: Device, b: PrimExpr, j: 
     """Evaluates w for columns j … j + columns into scratch as [K][width], in vectors along the axis that lies contiguously."""
     from ..tir import T, splat, st
 
-    w, k_size = within(task.operands["w"], _extents(task)), shape_of(task).k
+    w, k_size = within(task.operands["w"], extents_of(task)), shape_of(task).k
     view = strides(w, ("i2", "r0"), [buf.shape for buf in task.buffers])
     if columns < width:      # lanes that nobody stores, but denormals and NaNs of old scratch could slow them down
         with T.serial(0, k_size) as k:
@@ -260,15 +260,15 @@ def _evaluate_panel(kernel: Kernel, task: Task, device: Device, b: PrimExpr, j: 
             st(kernel.scratch, start + k * width + at, splat(0, device.lanes), device.lanes)
     if view is not None and view[1][1] == 1 and view[1][0] != 1:
         with T.serial(0, columns) as c:
-            rt.over(k_size, device.lanes, lambda at, n: _evaluate(
+            rt.over(k_size, device.lanes, lambda at, n: evaluate(
                 kernel, w, "r0", at, n, device.lanes, {"i0": b, "i2": j + c}, start + c, width))
         return
     with T.serial(0, k_size) as k:
-        rt.over(columns, device.lanes, lambda at, n: _evaluate(
+        rt.over(columns, device.lanes, lambda at, n: evaluate(
             kernel, w, "i2", j + at, n, n, {"i0": b, "r0": k}, start + k * width + at, None))
 
 
-def _evaluate(kernel: Kernel, e: Expr, name: str, base: PrimExpr, n: int, align: int, env: Mapping[str, PrimExpr], out: PrimExpr,
+def evaluate(kernel: Kernel, e: Expr, name: str, base: PrimExpr, n: int, align: int, env: Mapping[str, PrimExpr], out: PrimExpr,
               stride: int | None) -> None:
     """scratch[out + (base + lane) * stride] (stride None: scratch[out + lane]) = e with `name` = base + lane, for n lanes."""
     from ..tir import T, put
@@ -303,7 +303,7 @@ def _row_tiles(kernel: Kernel, task: Task, knobs: Knobs, device: Device, b: Prim
     """All register tiles of one block of rows and one panel."""
     from ..tir import T
 
-    width, stores = knobs.vectors * device.lanes, rt.plain(task, _extents(task))
+    width, stores = knobs.vectors * device.lanes, rt.plain(task, extents_of(task))
     with T.serial(0, up(rows, knobs.rows)) as t:
         i = T.Bind(T.min(t * knobs.rows, rows - knobs.rows)) if rows % knobs.rows else t * knobs.rows
         tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes)

@@ -1,0 +1,186 @@
+"""Matrix multiplication of bytes on a register tile: acc[b,m,n] = sum_k (X[b,m,k] - zero) W[k,n], X uint8, W int8, acc int32.
+
+As `gemm`, by the device's dot product (`dot`): a step of the reduction is `depth` values of k. A panel of the packed weights
+begins with what its accumulators start from, so that X is multiplied as it lies. X is read in place where k is contiguous, and
+the end of a row that fills no step byte by byte; else its rows are evaluated into scratch, a whole number of steps each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..affine import within
+from ..device import Device
+from ..dot import Dot, dot, pack
+from ..space import Knobs, Space
+from ..task import Task
+from ..template import Pack
+from . import registertile as rt
+from .gemm import Gemm, block_rows, evaluate, extents_of, shape_of, view_of
+from .registertile import up
+
+if TYPE_CHECKING:
+    from ..tir import Kernel
+
+PrimExpr = Any
+XAt = Callable[[PrimExpr, int, PrimExpr, int], PrimExpr]     # (first row of a tile in its block, row, k, bytes there) -> dot's x
+
+AHEAD = 16384       # bytes of weights that are asked for in advance, as in gemm
+
+
+class IntGemm(Gemm):
+    name = "u8s8-gemm-packed"
+
+    def refuses(self, task: Task, device: Device) -> str | None:
+        if "w" in task.operands or "zero" not in task.params:
+            return "w is not constant or no zero point is said"
+        if task.buffers[task.params["w"]].dtype != "int8" or task.operands["x"].dtype != "uint8":
+            return "not uint8 x int8"
+        if 0 in (task.params[name] for name in ("batch", "m", "n", "k")):
+            return "the product is empty"
+        return None
+
+    def space(self, task: Task, device: Device) -> Space:
+        p, d = shape_of(task), dot_of(task, device)
+        wide = up(p.n, device.lanes)
+        return (Space.of(rows=range(1, min(p.m, 16) + 1), vectors=range(1, min(wide, 12) + 1), blocks=self._blocks(task, device),
+                         ahead=(0, AHEAD) if device.arch == "x86_64" else (0,))
+                .require(lambda k: fits(k.rows, k.vectors, d, device), "accumulators would spill")
+                .require(lambda k: k.rows * k.vectors >= min(rt.LATENCY, p.m, 16) or k.vectors == wide, "too few accumulators")
+                .require(lambda k: up(p.m, k.blocks) >= k.rows or k.blocks == 1, "blocks smaller than a register tile"))
+
+    def _blocks(self, task: Task, device: Device) -> tuple[int, ...]:
+        p = shape_of(task)
+        fill = up(p.m * p.k, device.l2_kib * 512)
+        return tuple(sorted({min(b, up(p.m, 16)) for b in (1, fill, 2 * fill, 4 * fill)}))
+
+    def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
+        p, d, view = shape_of(task), dot_of(task, device), contiguous(task)
+        rows = block_rows(p.m, knobs)
+        blocks, row_tiles = up(p.m, rows), up(rows, knobs.rows)
+        wide = up(p.n, device.lanes)
+        panels = [knobs.vectors] * (wide // knobs.vectors) + [wide % knobs.vectors] * (wide % knobs.vectors > 0)
+        x_bytes, w_bytes, l2 = rows * p.k, p.k * p.n, device.l2_kib * 1024
+        total = 0.0
+        for v in panels:
+            total += blocks * row_tiles * tile_cost(knobs.rows, v, p.k, view[1] if view else p.k, task, d, device)
+        if x_bytes > 0.75 * l2:
+            total += len(panels) * p.m * p.k * rt.MISS
+        if w_bytes > 0.75 * l2:
+            total += (blocks - 1) * w_bytes * rt.MISS
+        if not view:
+            total += p.m * p.k / device.lanes * 4
+        if knobs.ahead:
+            total *= 0.99 if w_bytes > l2 / 2 else 1.01
+        count = self.tiles(task, knobs, device)
+        return p.batch * total * up(count, device.cores) * device.cores / count
+
+    def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
+        p, d, view = shape_of(task), dot_of(task, device), contiguous(task)
+        rows, wide, l2 = block_rows(p.m, knobs), up(p.n, device.lanes), device.l2_kib * 1024
+        blocks = up(p.m, rows)
+        return {**rt.features(knobs.rows, knobs.vectors, d.panel(p.k, knobs.vectors * device.lanes), view[1] if view else p.k,
+                              d.steps(p.k), task.stores, device),
+                "macs": p.batch * p.m * p.n * p.k, "tiles": self.tiles(task, knobs, device), "blocks": blocks,
+                "waste_rows": blocks * up(rows, knobs.rows) * knobs.rows / p.m, "waste_columns": wide * device.lanes / p.n,
+                "ragged": wide % knobs.vectors / wide, "panels": up(wide, knobs.vectors), "row_tiles": up(rows, knobs.rows),
+                "block_l2": rows * p.k / l2, "x_l1": knobs.rows * p.k / (device.l1_kib * 1024), "w_l2": p.k * p.n / l2,
+                "copied": 0 if view else 1 / p.n, "x_step": 1, "w_per_mac": blocks / p.m,
+                "x_per_mac": up(wide, knobs.vectors) / p.n}
+
+    def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
+        return 0 if contiguous(task) else block_rows(shape_of(task).m, knobs) * self._row(task, device)
+
+    def _row(self, task: Task, device: Device) -> int:
+        """Bytes of a row in scratch."""
+        d = dot_of(task, device)
+        return d.steps(shape_of(task).k) * d.depth
+
+    def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
+        width, d = knobs.vectors * device.lanes, dot_of(task, device)
+        return {task.params["w"]: lambda w: pack(w, task.params["zero"], width, d).reshape(-1)}
+
+    def emit(self, task: Task, knobs: Knobs, device: Device) -> Any:
+        from ..tir import Kernel, T
+
+        p, d, width = shape_of(task), dot_of(task, device), knobs.vectors * device.lanes
+        rows, panels, size = block_rows(p.m, knobs), up(p.n, width), d.panel(p.k, width)
+        blocks, stores = up(p.m, rows), rt.plain(task, extents_of(task))
+        kernel = Kernel(task, self.scratch(task, knobs, device), {task.params["w"]: panels * size}, "uint8")
+
+        def body(begin: PrimExpr, end: PrimExpr) -> None:
+            w = kernel.arrays[task.params["w"]]
+            with T.serial(0, end - begin) as t:
+                z = T.Bind(begin + t)
+                q, b = T.Bind(z % panels), T.Bind(z // (panels * blocks))
+                first = T.Bind(T.min(z // panels % blocks * rows, p.m - rows))
+                x = self._rows_of_x(kernel, task, device, b, first, rows, T.Bind(T.Or(t == 0, q == 0)))
+
+                def panel(columns: int) -> None:
+                    with T.serial(0, up(rows, knobs.rows)) as r:
+                        i = T.Bind(T.min(r * knobs.rows, rows - knobs.rows)) if rows % knobs.rows else r * knobs.rows
+                        tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes,
+                                       lambda v: d.start(w, q * size + 4 * v * device.lanes))
+                        reduce(tile, d, knobs, lambda row, k, count: x(i, row, k, count), p.k, w, q * size + 4 * width, width)
+                        tile.finish(lambda row: {"i0": b, "i1": first + i + row}, "i2", q * width, width)
+                rt.each_panel(q, panels, p.n, width, panel)
+
+        return kernel.write(body)
+
+    def _rows_of_x(self, kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: PrimExpr, rows: int,
+                   fresh: PrimExpr) -> XAt:
+        from ..tir import T
+
+        d, k_size, row = dot_of(task, device), shape_of(task).k, self._row(task, device)
+        if view := contiguous(task):
+            buffer, sm, _, rest = view
+            base = T.Bind(kernel.value(rest, {"i0": b}) + first * sm)
+            return lambda i, r, k, count: d.x(kernel.arrays[buffer], base + i * sm + r * sm + k, count)
+        operand = within(task.operands["x"], extents_of(task))
+        with T.If(fresh), T.Then(), T.serial(0, rows) as r:
+            rt.over(k_size, device.lanes, lambda at, n: evaluate(
+                kernel, operand, "r0", at, n, device.lanes, {"i0": b, "i1": first + r}, r * row, 1))
+        return lambda i, r, k, _: d.x(kernel.scratch, (i + r) * row + k)
+
+
+def dot_of(task: Task, device: Device) -> Dot:
+    return dot(device, task.params["top"])
+
+
+def fits(rows: int, vectors: int, d: Dot, device: Device) -> bool:
+    """Accumulators, a vector of weights each, a broadcast value, and what the dot product needs."""
+    return rows * vectors + vectors + 1 + d.registers <= device.vector_registers
+
+
+def contiguous(task: Task) -> tuple[int, int, int, Any] | None:
+    """X as (buffer, stride of m, 1, offset of the batch) where its rows can be read in place."""
+    view = view_of(task)
+    return view if view and view[2] == 1 else None
+
+
+def tile_cost(rows: int, vectors: int, k: int, pitch: int, task: Task, d: Dot, device: Device) -> float:
+    """Time of a register tile with its epilogue, in vector instructions; pitch: bytes between its rows of x."""
+    plain = rt.step_cost(rows, vectors, d.panel(k, vectors * device.lanes), pitch, device)
+    step = plain + rows * vectors * (d.work - 1) + rows * d.prepare
+    return d.steps(k) * step + rows * vectors * (rt.weight(task.stores) + 2) + 20
+
+
+def reduce(tile: rt.Tile, d: Dot, knobs: Knobs, x: Callable[[int, PrimExpr, int], PrimExpr], k_size: int, w: Any,
+           weights: PrimExpr, width: int) -> None:
+    """All steps of a reduction over `k_size`. x(row, k, bytes that are there from k on); weights: offset in w of those of the first
+    step, which are of `width` columns."""
+    from ..tir import T, prefetch
+
+    def step(n: PrimExpr, count: int) -> None:
+        at = weights + n * (width * d.depth)
+        if knobs.ahead:
+            for o in range(0, tile.pitch * d.depth, 4 * rt.LINE):
+                prefetch(w, at + knobs.ahead + o)
+        tile.step(lambda acc, r, v: d(acc, x(r, n * d.depth, count), d.w(w, at + v * (d.lanes * d.depth))))
+
+    if whole := k_size // d.depth:
+        with T.serial(0, whole) as n:
+            step(n, d.depth)
+    if k_size % d.depth:
+        step(T.int32(whole), k_size % d.depth)
