@@ -42,6 +42,14 @@ from .fuse.silu import FuseSiLU
 from .fuse.softmax import FuseSoftmax
 from .layout.absorb_flatten import AbsorbFlatten
 from .layout.nhwc import ChannelsLast
+from .quantized.absorb_clip import AbsorbClip
+from .quantized.expand_qlinear import ExpandQLinear
+from .quantized.fold_pad import FoldIntegerPad
+from .quantized.fold_requantization import FoldRequantization
+from .quantized.integer_products import IntegerProducts
+from .quantized.move_scales import CancelQuantize, HoistQuantize, SinkDequantize
+from .quantized.note_bounds import NoteBounds
+from .quantized.unsigned import UnsignedActivations
 
 
 @dataclass(frozen=True)
@@ -61,22 +69,27 @@ def plain(*passes: Callable[[], GraphPass]) -> tuple[Callable[[Ops], GraphPass],
 CANONICAL = "canonical"
 RECOGNISE = (FuseGelu, FuseHardSigmoid, FuseHardSwish, FuseSiLU, FuseLayerNorm, FuseRMSNorm, FuseGroupNorm, FuseSoftmax)
 PIPELINE = (
-    Phase("read", plain(RemoveDeadCode, InlineFunctions, LiftConstants, lambda: InferShapes(again=True))),
+    Phase("read", plain(RemoveDeadCode, InlineFunctions, LiftConstants, ExpandQLinear, lambda: InferShapes(again=True))),
     Phase("fold", plain(FoldConstants, InlineIf, LiftConstants), rounds=16),
     Phase("upgrade", plain(UpgradeOpset)),
+    # Bytes meet bytes before anything else sees the scales between them.
+    Phase("quantized", plain(SinkDequantize, HoistQuantize, CancelQuantize, AbsorbClip, RemoveDeadCode), rounds=16),
+    Phase("integer", plain(UnsignedActivations, IntegerProducts, RemoveDeadCode)),
     # Recognition comes before the folding that would dissolve what it looks for (GELU's half into the next matmul's weights).
     Phase("recognise", plain(RemoveNoOps, *RECOGNISE, RemoveDeadCode), rounds=4),
     Phase(CANONICAL, (
         *plain(RemoveNoOps, ExplicitPadding, DecomposeBatchNorm, DecomposeGemm, DecomposePools, DecomposeNormalizations,
                DecomposeVariadic, DecomposeEinsum),
         ExpandFunctions,
-        *plain(LiftConstants, FoldConstants, InlineIf, FoldPad, FoldAffine, DecomposeConvTranspose, MergeReshapes,
-               MergeTransposes, RemoveNoOps, MergeEqual, RemoveDeadCode)), rounds=16),
+        *plain(LiftConstants, SinkDequantize, FoldConstants, InlineIf, FoldPad, FoldIntegerPad, FoldAffine,
+               DecomposeConvTranspose, MergeReshapes, MergeTransposes, RemoveNoOps, MergeEqual, RemoveDeadCode)), rounds=16),
     Phase("fuse", plain(*RECOGNISE, FuseAttention, MergeTransposes, RemoveNoOps, RemoveDeadCode), rounds=4),
+    Phase("requantize", plain(FoldRequantization, RemoveDeadCode)),
     Phase("layout", plain(ChannelsLast, AbsorbFlatten)),
     # A LayerNorm over the channels of a map shows itself once the channels are the last axis.
     Phase("tidy", plain(FuseLayerNorm, SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, JoinSlices, RemoveNoOps,
                         MergeEqual, RemoveDeadCode), rounds=8),
+    Phase("bounds", plain(NoteBounds)),
 )
 
 

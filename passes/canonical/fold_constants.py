@@ -13,11 +13,15 @@ RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "Random
 KEPT = RANDOM | {"Identity", "Constant", "Loop", "If"}     # a Loop may run for ever; an Identity names an output
 
 
+WEIGHT_OF = {"Conv": 1, "ConvTranspose": 1, "Gather": 0, "Gemm": 1, "MatMul": 1}     # op -> which input its weights are
+
+
 class FoldConstants(GraphPass):
     """y = f(constants) becomes the constant y, evaluated by onnxruntime; y = Shape(x), Size(x) by the static shape of x.
 
     In the same sweep, shapes that follow from a folded value are inferred, so that a chain Shape - Gather - Concat - Reshape
-    is folded at once. limit: bytes by which the constants of a model may grow in one sweep; beyond, a node stays.
+    is folded at once. Bytes that are the weights of a product, or a table, stay bytes: their DequantizeLinear is left for those
+    who read them. limit: bytes by which the constants of a model may grow in one sweep; beyond, a node stays.
     """
 
     stage = Stage.CANONICAL
@@ -53,6 +57,8 @@ class FoldConstants(GraphPass):
     def _evaluate(self, node: ir.Node, model: ir.Model) -> list[np.ndarray] | None:
         if node.domain == "" and node.op_type in KEPT:
             return None
+        if node.op_type == "DequantizeLinear" and stays_quantized(node):
+            return None
         if node.domain not in ("", "ai.onnx.ml") or not all(isinstance(v.type, ir.TensorType) for v in node.outputs if v.name):
             return None
         inputs = reads(node)
@@ -72,3 +78,13 @@ class FoldConstants(GraphPass):
         self.left -= max(0, int(grown))
         found = iter(results)
         return [next(found) if v.name else np.zeros(0) for v in node.outputs]
+
+
+def stays_quantized(node: ir.Node) -> bool:
+    """Does a DequantizeLinear make weights, maybe through a change of their axes, of numbers of a byte or less?"""
+    x = node.inputs[0]
+    if x is None or x.dtype is None or x.dtype.itemsize > 1:
+        return False
+    readers = list(node.outputs[0].uses())
+    readers += [use for user, _ in readers if user.op_type in ("Reshape", "Transpose") for use in user.outputs[0].uses()]
+    return any(user.domain == "" and WEIGHT_OF.get(user.op_type) == n for user, n in readers)
