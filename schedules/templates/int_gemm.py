@@ -168,8 +168,8 @@ def tile_cost(rows: int, vectors: int, k: int, pitch: int, task: Task, d: Dot, d
 
 def reduce(tile: rt.Tile, d: Dot, knobs: Knobs, x: Callable[[int, PrimExpr, int], PrimExpr], k_size: int, w: Any,
            weights: PrimExpr, width: int) -> None:
-    """All steps of a reduction over `k_size`. x(row, k, bytes that are there from k on); weights: offset in w of those of the first
-    step, which are of `width` columns."""
+    """All steps of a reduction over `k_size`. x(row, k, bytes that are there from k on); weights: offset in w of the first step's
+    weights, `width` columns of them."""
     from ..tir import T, prefetch
 
     def step(n: PrimExpr, count: int) -> None:

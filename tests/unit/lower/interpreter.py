@@ -136,7 +136,16 @@ def gemm(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
         w = np.broadcast_to(evaluate(anchor.operands["w"], env, arrays), (b, 1, n, k))[:, 0].swapaxes(1, 2)
     else:
         w = arrays[anchor.params["w"]]
-    return {"acc": np.matmul(x.astype("f8"), w.astype("f8")).astype("f4")}
+    return {"acc": np.matmul(_centred(anchor, x), w.astype("f8")).astype(_sums(anchor))}
+
+
+def _centred(anchor: Anchor, x: np.ndarray) -> np.ndarray:
+    """x, of bytes less their zero point, in doubles, which sum them exactly."""
+    return x.astype("f8") - anchor.params.get("zero", 0)
+
+
+def _sums(anchor: Anchor) -> str:
+    return "i4" if "zero" in anchor.params else "f4"
 
 
 def conv(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
@@ -145,9 +154,9 @@ def conv(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
     assert x.shape == (p["n"], p["ih"], p["iw"], p["groups"] * p["ic"]), x.shape
     assert w.shape == (p["groups"], p["kh"], p["kw"], p["ic"], p["oc"]), w.shape
     acc = np.zeros((p["n"], p["oh"], p["ow"], p["groups"], p["oc"]))
-    for y, z, window in _windows(p, x):
+    for y, z, window in _windows(p, _centred(anchor, x)):
         acc += np.einsum("nhwgi,gio->nhwgo", window.reshape(*window.shape[:3], p["groups"], p["ic"]), w[:, y, z].astype("f8"))
-    return {"acc": acc.reshape(*acc.shape[:3], -1).astype("f4")}
+    return {"acc": acc.reshape(*acc.shape[:3], -1).astype(_sums(anchor))}
 
 
 def depthwise(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
@@ -155,9 +164,9 @@ def depthwise(anchor: Anchor, arrays: Arrays) -> dict[str, np.ndarray]:
     x, w = arrays[p["x"]], arrays[p["w"]]
     assert x.shape == (p["n"], p["ih"], p["iw"], p["c"]) and w.shape == (p["kh"], p["kw"], p["c"]), (x.shape, w.shape)
     acc = np.zeros((p["n"], p["oh"], p["ow"], p["c"]))
-    for y, z, window in _windows(p, x):
+    for y, z, window in _windows(p, _centred(anchor, x)):
         acc += window * w[y, z].astype("f8")
-    return {"acc": acc.astype("f4")}
+    return {"acc": acc.astype(_sums(anchor))}
 
 
 def _windows(p: Mapping[str, Any], x: np.ndarray) -> Any:
