@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -55,7 +56,7 @@ class Artifact:
 def compile(model: str | Path, output: str | Path, *, target: str = "native",
             shapes: Mapping[str, Sequence[int]] | None = None, workers: int | None = None, seed: int = 0,
             tuned: Result | None = None, exact: bool = False, records: str | None = None,
-            variants: int = 1, progress: Progress | None = None) -> Artifact:
+            variants: int = 1, beside: Mapping[str, bytes] | None = None, progress: Progress | None = None) -> Artifact:
     """Compiles the ONNX file `model` into the folder `output`, verified against onnxruntime.
 
     target: "native" (this machine's CPU), "linux-arm64", a device of `targets/cpu/devices`, or "wasm" (an npm package); shapes:
@@ -63,7 +64,7 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     the sample input; tuned: what `tune` has just found; exact: only algorithms that round as the definition does (no Winograd);
     records: the database of tuning records, a file or an SQLAlchemy URL, by default the user's own, whose best candidates are
     used, or "none"; variants: kernels that a "wasm" package holds for each heavy task, of which its `tune` takes the fastest;
-    progress: called with (step, done, total).
+    beside: files that go into the folder, too; progress: called with (step, done, total).
 
     Raises ImportRefused (a broken or hostile file), Refused (unsupported ops, all of them at once), BuildError, VerificationError
     (all of them BurnishError), RecordsError, or an error of the target; then nothing is written.
@@ -93,7 +94,7 @@ def compile(model: str | Path, output: str | Path, *, target: str = "native",
     def made(picks: Mapping[str, Pick]) -> Artifact:
         others = alternatives(lowered.groups, devices[0], picks, variants, known)
         compiled = build_model(lowered, devices, identifier(source.stem), say, workers, picks, others)
-        return write(compiled, output, list(inputs.values()), expected, to, info, say)
+        return write(compiled, output, list(inputs.values()), expected, to, info, say, beside or {})
 
     with existing(records) or nullcontext() as database:
         pick = partial(choose, lowered, to, database=database, chosen=chosen)
@@ -150,8 +151,8 @@ def front(graph: ir.Model, original: ir.Model, inputs: Mapping[str, np.ndarray],
 
 
 def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expected: Oracle, target: Target,
-          info: Mapping[str, str | int], say: Progress = silent) -> Artifact:
-    """The artifact of a compiled model, verified before it is put in place."""
+          info: Mapping[str, str | int], say: Progress = silent, beside: Mapping[str, bytes] = MappingProxyType({})) -> Artifact:
+    """The artifact of a compiled model, verified before it is put in place. beside: files to go with it."""
     errors: list[float | None] = []
     names, ways = [s.name for s in compiled.plan.outputs], compiled.plan.ways
 
@@ -161,6 +162,8 @@ def write(compiled: Compiled, output: str | Path, inputs: list[np.ndarray], expe
             got = target.run(folder, inputs, way)
             errors.append(None if got is None else verify(names, got, expected))
             say("verify", way + 1, ways)
+        for file, content in beside.items():
+            (folder / file).write_bytes(content)
 
     say("link", 0, 1)
     path = target.write(compiled.plan, compiled.builds, compiled.weights, inputs, expected.outputs, Path(output),

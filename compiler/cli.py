@@ -18,14 +18,18 @@ from ..schedules.cost_model import ModelFileError
 from ..schedules.records import RecordsError
 from ..targets.cpu import loader, profile
 from ..targets.cpu.errors import TargetError, ToolchainError
-from . import api, cli_demo, cli_inspect, cli_records, cli_worker, importer, ui, ui_tune
+from . import api, cli_compress, cli_demo, cli_inspect, cli_records, cli_worker, importer, ui, ui_tune
+from . import options_compress as ask
 from .arrays import read_input, save_outputs, top
 from .cli_tune import seconds
 from .cli_tune import tune as tune_command
 from .compare import compare as compare_layers
+from .compress.account import account
+from .compress.api import accounts
+from .compress.request import Request
 from .errors import BuildError, BurnishError
 from .measure import measure as measure_artifact
-from .options import ArtifactDir, Exact, Json, ModelFile, Records, Rows, Seed, Shapes, Target, Threads, Variants, Workers
+from .options import ArtifactDir, Every, Exact, Json, ModelFile, Records, Rows, Seed, Shapes, Target, Threads, Variants, Workers
 from .planner import signature
 from .sample import sample_inputs
 from .shapes import parse_shapes
@@ -43,30 +47,42 @@ PerChannel = Annotated[str, typer.Option(metavar="A,B,C", help="Of images, for e
 Rounds = Annotated[int, typer.Option(metavar="N", min=3, help="Runs to time.")]
 Tune = Annotated[str | None, typer.Option(metavar="60s", show_default=False, help=(
     "Tune first, for so long: 90, 60s, 10m or 1h. What was tuned before is used in any case."))]
-Every = Annotated[bool, typer.Option("--all", help="Show every kernel, not just the worst ten.")]
 
 
 @app.command("compile", epilog="Examples:\n\n`burnish compile model.onnx -o out`\n\n"
                                "`burnish compile model.onnx -o out --tune 60s`\n\n"
+                               "`burnish compile model.onnx -o out --quantize int8 --calib pictures/`\n\n"
                                "`burnish compile ocr.onnx --shape x=1x3x48x320 -o out --target linux-arm64`")
-def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: Target = "native", shape: Shapes = None,
-                    tune: Tune = None, exact: Exact = False, records: Records = None, threads: Workers = None, seed: Seed = 0,
-                    variants: Variants = 1, json: Json = False) -> None:
+def compile_command(
+    model: ModelFile, output: OutputDir = Path("out"), target: Target = "native", shape: Shapes = None, tune: Tune = None,
+    exact: Exact = False, records: Records = None, threads: Workers = None, seed: Seed = 0, variants: Variants = 1,
+    json: Json = False, quantize: ask.Quantize = None, sparsity: ask.Sparsity = None, low_rank: ask.LowRank = None,
+    shift: ask.Shift = 0, slice: ask.Slice = None, recover: ask.Recover = True, max_drop: ask.MaxDrop = None,
+    max_size: ask.MaxSize = None, max_latency: ask.MaxLatency = None, prefer: ask.Prefer = None, calib: ask.Calib = None,
+    evaluate: ask.Eval = None, mean: ask.Mean = "0", std: ask.Std = "1",
+) -> None:
     """Compile a model into a folder: library, weights, C header, example, manifest.
 
-    The folder appears only once the library has run its sample and its output equals onnxruntime's."""
-    tuned = None
-    if tune is not None:
-        with ui_tune.live(model.name) as watch:
-            tuned = api.tune(model, budget=seconds(tune), target=target, shapes=parse_shapes(shape), workers=threads, seed=seed,
-                             exact=exact, records=records, watch=watch)
-        ui_tune.tell(tuned)
-    with ui.progress(f"compile {model.name}") as report:
-        done = api.compile(model, output, target=target, shapes=parse_shapes(shape), workers=threads, seed=seed, tuned=tuned,
-                           exact=exact, records=records, variants=variants, progress=report)
+    The folder appears only once the library has run its sample and its output equals onnxruntime's. Where compression is asked
+    for, that is the output of the compressed model, and the account of what was lost lies in the folder."""
+    request = Request.parse(quantize=quantize, sparsity=sparsity, low_rank=low_rank, shift=shift, slice=slice, max_drop=max_drop,
+                            max_size=max_size, max_latency=max_latency, prefer=prefer, recover=recover)
+    shapes, tuned = parse_shapes(shape), None
+    with cli_compress.smaller(model, request, calib, evaluate, target, shapes, mean, std, records, threads) as (source, smaller):
+        if tune is not None:
+            with ui_tune.live(model.name) as watch:
+                tuned = api.tune(source, budget=seconds(tune), target=target, shapes=shapes, workers=threads, seed=seed,
+                                 exact=exact, records=records, watch=watch)
+            ui_tune.tell(tuned)
+        beside = {f"compression{ending}": content for ending, content in accounts(smaller).items()} if smaller else {}
+        with ui.progress(f"compile {model.name}") as report:
+            done = api.compile(source, output, target=target, shapes=shapes, workers=threads, seed=seed, tuned=tuned, exact=exact,
+                               records=records, variants=variants, beside=beside, progress=report)
     if json:
-        ui.print_json(asdict(done))
+        ui.print_json({**asdict(done), **({"compression": account(smaller)} if smaller else {})})
         return
+    if smaller:
+        cli_compress.show(smaller)
     ui.say(str(done.path), "bold green")
     ui.say(f"  code     {ui.size(done.code)} ({ui.count(done.kernels, 'kernel')}, {ui.count(done.launches, 'launch')})")
     ui.say(f"  weights  {ui.size(done.weights)}")
@@ -77,6 +93,11 @@ def compile_command(model: ModelFile, output: OutputDir = Path("out"), target: T
     following = {"native": f"burnish measure {output}, burnish run {output} INPUT, or ",
                  "wasm": f"npm install {os.path.join('.', output)}, or "}
     ui.say(f"Next: {following.get(target, '')}read {output / 'README.md'}")
+
+
+app.command("compress", epilog="Examples:\n\n`burnish compress model.onnx --quantize int8 --calib pictures/`\n\n"
+                               "`burnish compress model.onnx --max-drop 1% --calib data.npz --eval mymodule:accuracy`")(
+    cli_compress.compress)
 
 
 app.command("tune", epilog="Examples:\n\n`burnish tune model.onnx --budget 60s`\n\n"

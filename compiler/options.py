@@ -22,6 +22,7 @@ Threads = Annotated[int | None, typer.Option(metavar="N", min=1, show_default=Fa
 Workers = Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False,
                                              help="Processes that build kernels. Default: one for each CPU.")]
 Rows = Annotated[int, typer.Option("--kernels", metavar="N", min=0, help="Rows of the table.")]
+Every = Annotated[bool, typer.Option("--all", help="Show every one, not just the ten that matter most.")]
 Records = Annotated[str | None, typer.Option(metavar="FILE or URL", show_default=False, help=(
     "Database of tuning records: an SQLite file, an SQLAlchemy URL, or none. Default: the user's own."))]
 Exact = Annotated[bool, typer.Option("--exact", help=(

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from ...schedules.candidate import Candidate
@@ -32,7 +31,7 @@ MODELLED = 1e-9                 # seconds for a unit of analytic cost, where not
 
 @dataclass(frozen=True)
 class Prices:
-    """seconds: of one run, by layer (the kernel that the layer became, with all that was fused to it); rest: of all other kernels;
+    """seconds: of one run, by layer (the kernel that the layer became, with what was fused to it); rest: of all other kernels;
     bytes: of the packed weights of the whole model; measured: on the device, or by the templates' analytic costs."""
 
     seconds: Mapping[str, float]

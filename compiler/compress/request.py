@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from ...passes.compress.treatment import Precision, Rank, Sparsity, Treatment
 from ..errors import BurnishError
@@ -52,8 +52,8 @@ class Request:
             zeros = Sparsity.parse(sparsity) if sparsity else None
         except ValueError as e:
             raise RequestRefused(f"--sparsity: {e}") from None
-        made = cls(quantize, zeros, rank(low_rank), shift, share("--slice", slice) or 0.0, share("--max-drop", max_drop),
-                   size(max_size), latency(max_latency), prefer, recover)  # type: ignore[arg-type]
+        made = cls(cast(Precision | None, quantize), zeros, rank(low_rank), shift, share("--slice", slice) or 0.0,
+                   share("--max-drop", max_drop), size(max_size), latency(max_latency), cast(Prefer | None, prefer), recover)
         made.check()
         return made
 
