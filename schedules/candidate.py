@@ -13,6 +13,7 @@ from .template import Template
 from .templates import TEMPLATES, choose
 
 BY_NAME: Mapping[str, Template] = {t.name: t for t in TEMPLATES}
+CLEARLY = 0.8       # times the cost of what multiplies by zeros, too: a prediction errs by less
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,18 @@ def imbalance(task: Task, candidate: Candidate, device: Device) -> float:
 
 
 def default(task: Task, device: Device) -> Candidate | None:
-    """What the task is made with where nothing is known of it: the choice of least predicted cost of the first template."""
+    """What the task is made with where nothing is known of it: the choice of least predicted cost of the first template, or of
+    one that skips zeros where that costs clearly less than every other way."""
     template = choose(task, device)
-    return Candidate(template.name, template.default(task, device)) if template else None
+    if template is None:
+        return None
+    every = makers(task, device)
+    if any(t.skips_zeros for t in every):
+        costs = {t: t.cost(task, t.default(task, device), device) for t in every}
+        cheapest = min(every, key=costs.__getitem__)
+        if cheapest.skips_zeros and costs[cheapest] < CLEARLY * min(c for t, c in costs.items() if not t.skips_zeros):
+            template = cheapest
+    return Candidate(template.name, template.default(task, device))
 
 
 def why_not(candidate: Candidate, task: Task, device: Device) -> str | None:

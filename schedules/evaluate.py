@@ -18,6 +18,7 @@ from .measure import Call, Runner, RunnerDied, RunnerLost, RunnerRefused
 from .numerics import relative_error, typical
 from .records import Status
 from .task import Buffer, Task
+from .templates.sparse import thinned
 
 # How far an output may be from the untuned kernel's, of its scale: where only the order of sums differs, and for algorithms that
 # round differently. Ours: the largest seen are 3e-6 and 2e-5.
@@ -213,9 +214,10 @@ class _Bench:
         rng = np.random.default_rng(evaluator.seed)
         bindings: list[int | np.ndarray] = []
         self.outputs: dict[int, Buffer] = {}
-        for b in task.buffers:
+        for n, b in enumerate(task.buffers):
             if b.role == "constant":
-                bindings.append(values(b, rng))
+                sparse = "kept" in task.params and n == task.params["w"]
+                bindings.append(thinned(task, values(b, rng), rng) if sparse else values(b, rng))
                 continue
             at = self.board.reserve(b.bytes + 2 * GUARD) + GUARD
             bindings.append(at)

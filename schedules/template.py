@@ -28,6 +28,7 @@ class Template(ABC):
     name: ClassVar[str]     # a grammar as XNNPACK's: dtype-family-form, such as "f32-gemm-packed"
     family: ClassVar[str]
     exact: ClassVar[bool] = True        # does it round as the definition does, but for the order of sums?
+    skips_zeros: ClassVar[bool] = False     # does it take less time the more weights are zero?
     algorithm: ClassVar[bool] = False   # another way to what an earlier template of TEMPLATES also makes: the tuner tries both
 
     def refuses(self, task: Task, device: Device) -> str | None:

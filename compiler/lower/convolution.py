@@ -14,6 +14,7 @@ from ...schedules.expr import Expr, add, all_of, cast, const, equal, floor, indi
 from ...schedules.task import Stage
 from .registry import ANCHOR, Anchor, Context, Output, lowering
 from .rows import Rows, result, wide
+from .sparsity import pattern
 from .tensor import Tensor, reindex
 from .windows import Layout, Windows, layout_of
 
@@ -44,12 +45,13 @@ def _matmul(ctx: Context, weight: np.ndarray) -> Anchor:
     """Every pixel is a row: Y [pixels, oc] = X [pixels, ic] W [ic, oc]."""
     oc, ic = weight.shape[:2]
     m = ctx.input(0).size // ic
-    x = ctx.buffer(0, (1, m, ic))
-    w = ctx.weight(weight.reshape(oc, ic).T)
+    x, matrix = ctx.buffer(0, (1, m, ic)), weight.reshape(oc, ic).T
+    w = ctx.weight(matrix)
     b, row, column = indices(3)
     index = reindex((b, row, column), (1, m, oc), ctx.output_shape())
     return Anchor("gemm", (1, m, oc), (Output(index, bias_at(ctx, 2, column, var("acc", "float32"))),),
-                  {"batch": 1, "m": m, "n": oc, "k": ic, "x": x, "w": w}, {"x": load(x, (0, row, var("r0")), "float32")})
+                  {"batch": 1, "m": m, "n": oc, "k": ic, "x": x, "w": w, **pattern(matrix, step=1)},
+                  {"x": load(x, (0, row, var("r0")), "float32")})
 
 
 def _direct(ctx: Context, windows: Windows, weight: np.ndarray) -> Anchor:
@@ -71,8 +73,10 @@ def _direct(ctx: Context, windows: Windows, weight: np.ndarray) -> Anchor:
     if ic == 1 and groups == oc:
         w = ctx.weight(weight.reshape(oc, kh, kw).transpose(1, 2, 0))
         return Anchor("depthwise", space, (output,), {**geometry, "c": oc, "x": x, "w": w})
-    w = ctx.weight(weight.reshape(groups, oc // groups, ic, kh, kw).transpose(0, 3, 4, 2, 1))
-    return Anchor("conv", space, (output,), {**geometry, "ic": ic, "oc": oc // groups, "groups": groups, "x": x, "w": w})
+    taps = weight.reshape(groups, oc // groups, ic, kh, kw).transpose(0, 3, 4, 2, 1)
+    zeros = pattern(taps.reshape(-1, oc), step=1) if groups == 1 else {}
+    return Anchor("conv", space, (output,), {**geometry, "ic": ic, "oc": oc // groups, "groups": groups, "x": x,
+                                             "w": ctx.weight(taps), **zeros})
 
 
 def _general(ctx: Context, layout: Layout, windows: Windows) -> Anchor:

@@ -13,6 +13,7 @@ import numpy as np
 from ...schedules.expr import Expr, cast, indices, var
 from .registry import ANCHOR, Anchor, Context, Output, lowering
 from .rows import Rows, result, wide
+from .sparsity import pattern
 from .tensor import Tensor, reindex
 
 Combine = Callable[[Expr, tuple[Expr, ...]], Expr]      # (sum, index into the output) -> element of the output
@@ -62,7 +63,7 @@ def product(ctx: Context, x: Tensor, w: Tensor, out: tuple[int, ...], combine: C
     if known is None:
         operands["w"] = w.at((b, r, column))
     else:
-        params["w"] = ctx.weight(known)
+        params |= {"w": ctx.weight(known), **pattern(known, step=1)}
     return Anchor("gemm", (batch, m, n), (Output(index, combine(var("acc", "float32"), index)),), params, operands)
 
 

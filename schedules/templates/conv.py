@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..device import Device
 from ..expr import floordiv, floormod, substitute, var
@@ -24,6 +24,9 @@ from ..task import Store, Task
 from ..template import Pack, Template
 from . import registertile as rt
 from .registertile import up
+
+if TYPE_CHECKING:
+    from ..tir import Kernel
 
 PrimExpr = Any
 
@@ -120,7 +123,7 @@ class DirectConv(Template):
 
     def _blocks(self, s: Shape, device: Device) -> tuple[int, ...]:
         """Blocks of rows: one, as many as make the input of a block fill 3/8 of L2, and multiples of that."""
-        fill = up(_touched(s, s.oh), device.l2_kib * 384)
+        fill = up(touched(s, s.oh), device.l2_kib * 384)
         return tuple(sorted({min(b, s.oh) for b in (1, fill, 2 * fill, 4 * fill)}))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
@@ -132,7 +135,7 @@ class DirectConv(Template):
         panels = [knobs.vectors] * (wide // knobs.vectors) + [wide % knobs.vectors] * (wide % knobs.vectors > 0)
         loops = s.kh * (1 if s.merged else s.kw)
         epilogue = rt.weight(task.stores) + 2
-        x_bytes, w_bytes, l2 = _touched(s, rows), s.groups * s.reduction * s.oc * 4, device.l2_kib * 1024
+        x_bytes, w_bytes, l2 = touched(s, rows), s.groups * s.reduction * s.oc * 4, device.l2_kib * 1024
         total = 0.0
         for v in panels:
             step = rt.step_cost(pixels, v, s.reduction * v * device.lanes * 4, s.sw * s.pixel * 4, device)
@@ -152,14 +155,14 @@ class DirectConv(Template):
         s = Shape.of(task).flat
         rows, wide, l1, l2 = block_rows(s, knobs), up(s.oc, device.lanes), device.l1_kib * 1024, device.l2_kib * 1024
         blocks, pixels, macs = up(s.oh, rows), knobs.wide * knobs.high, s.n * s.oh * s.ow * s.groups * s.oc * s.reduction
-        x_bytes = _touched(s, rows)
+        x_bytes = touched(s, rows)
         return {**rt.features(pixels, knobs.vectors, s.reduction * knobs.vectors * device.lanes * 4, s.sw * s.pixel * 4,
                               s.reduction, task.stores, device),
                 "macs": macs, "tiles": self.tiles(task, knobs, device), "blocks": blocks, "high": knobs.high,
                 "waste_rows": blocks * up(rows, knobs.high) * up(s.ow, knobs.wide) * pixels / (s.oh * s.ow),
                 "waste_columns": wide * device.lanes / s.oc, "ragged": wide % knobs.vectors / wide,
                 "panels": s.groups * up(wide, knobs.vectors), "row_tiles": up(rows, knobs.high) * up(s.ow, knobs.wide),
-                "block_l2": x_bytes / l2, "x_l1": _touched(s, knobs.high) * knobs.wide / s.ow / l1,
+                "block_l2": x_bytes / l2, "x_l1": touched(s, knobs.high) * knobs.wide / s.ow / l1,
                 "w_l2": s.groups * s.reduction * s.oc * 4 / l2, "copied": s.n * blocks * x_bytes / 4 / macs if s.padded else 0,
                 "taps": s.kh * s.kw, "stride": s.sw, "groups": s.groups,
                 "inner": s.kw * s.ic if s.merged else s.ic, "w_per_mac": s.n * blocks * s.groups * s.reduction * s.oc * 4 / macs,
@@ -178,12 +181,12 @@ class DirectConv(Template):
         return {task.params["w"]: lambda w: rt.pack_panels(w.reshape(s.groups, s.reduction, s.oc), width).reshape(-1)}
 
     def emit(self, task: Task, knobs: Knobs, device: Device) -> Any:
-        from ..tir import Kernel, T
+        from ..tir import T
 
         s, width = Shape.of(task).flat, knobs.vectors * device.lanes
         panels, rows = up(s.oc, width), block_rows(s, knobs)
         blocks, stores = up(s.oh, rows), stores_of(task)
-        kernel = Kernel(task, self.scratch(task, knobs, device), {task.params["w"]: s.groups * panels * s.reduction * width})
+        kernel = self.kernel(task, knobs, device)
 
         def body(begin: PrimExpr, end: PrimExpr) -> None:
             with T.serial(0, end - begin) as t:
@@ -194,7 +197,7 @@ class DirectConv(Template):
                 source, weights = (kernel.arrays[task.params[name]] for name in ("x", "w"))
                 if s.padded:
                     with T.If(T.Or(t == 0, gq == 0)), T.Then():
-                        copy_rows(s, source, kernel.scratch, n, first, rows, device.lanes)
+                        self.copy(task, device, source, kernel.scratch, n, first, rows)
                     x, pitch, corner = kernel.scratch, s.columns_in * s.channels, T.Bind(g * s.ic)
                 else:
                     x, pitch = source, s.iw * s.pixel
@@ -205,7 +208,8 @@ class DirectConv(Template):
                         y = T.Bind(T.min(ty * knobs.high, rows - knobs.high))
                         column = T.Bind(T.min(tx * knobs.wide, s.ow - knobs.wide))
                         at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.pixel))
-                        tile = rt.Tile(kernel, stores, knobs.wide * knobs.high, columns, device.lanes)
+                        tile = rt.Tile(kernel, stores, knobs.wide * knobs.high, columns, device.lanes,
+                                       self.start(task, knobs, device, weights, gq))
                         self.reduce(s, knobs, device, tile, x, at, pitch, weights, gq)
                         tile.finish(lambda r: {"i0": n, "i1": first + y + r // knobs.wide, "i2": column + r % knobs.wide},
                                     "i3", g * s.oc + q * width, width if s.groups == 1 else math.gcd(s.oc, width))
@@ -213,6 +217,20 @@ class DirectConv(Template):
 
         return kernel.write(body)
 
+    def kernel(self, task: Task, knobs: Knobs, device: Device) -> Kernel:
+        from ..tir import Kernel
+
+        s, width = Shape.of(task), knobs.vectors * device.lanes
+        packed = {task.params["w"]: s.groups * up(s.oc, width) * s.reduction * width}
+        return Kernel(task, self.scratch(task, knobs, device), packed)
+
+    def copy(self, task: Task, device: Device, source: Any, target: Any, n: PrimExpr, first: PrimExpr, rows: int) -> None:
+        """Copies the input of some rows with what surrounds it."""
+        copy_rows(Shape.of(task).flat, source, target, n, first, rows, device.lanes)
+
+    def start(self, task: Task, knobs: Knobs, device: Device, w: Any, gq: PrimExpr) -> Callable[[int], PrimExpr] | None:
+        """What the accumulators of panel `gq` start from, where it is not 0: a vector, by its number."""
+        return None
 
     def reduce(self, s: Shape, knobs: Knobs, device: Device, tile: rt.Tile, x: Any, at: PrimExpr, pitch: int, w: Any,
                gq: PrimExpr) -> None:
@@ -246,7 +264,7 @@ def pixels(s: Shape, knobs: Knobs, pitch: int) -> Callable[[int], int]:
     return lambda r: r // knobs.wide * s.sh * pitch + r % knobs.wide * s.sw * s.pixel
 
 
-def _touched(s: Shape, rows: int) -> int:
+def touched(s: Shape, rows: int) -> int:
     """Bytes of input that `rows` rows of output read; strides may skip some."""
     return min(s.rows_in(rows), rows * s.kh) * min(s.columns_in, s.ow * s.kw) * s.channels * 4
 
@@ -267,7 +285,8 @@ def stores_of(task: Task) -> tuple[Store, ...]:
     return tuple(Store(t.buffer, t.space, tuple(substitute(i, env) for i in t.index), substitute(t.value, env)) for t in stores)
 
 
-def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, rows: int, lanes: int) -> None:
+def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, rows: int, lanes: int,
+              fill: PrimExpr | float = 0) -> None:
     """Copies the input that output rows first … first + rows read, with its padding: [rows_in][columns_in][channels]."""
     from ..tir import T, ld, splat, st
 
@@ -276,14 +295,14 @@ def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, 
     middle = columns * s.channels
     whole = s.columns_in * s.channels
 
-    def zeros(at: PrimExpr, count: int) -> None:
-        rt.over(count, lanes, lambda o, n: st(target, at + o, splat(0, n), n))
+    def around(at: PrimExpr, count: int) -> None:
+        rt.over(count, lanes, lambda o, n: st(target, at + o, splat(fill, n), n))
 
     with T.serial(0, s.rows_in(rows)) as r:
         y = T.Bind(first * s.sh - s.pt + r)
         with T.If(T.And(y >= 0, y < s.ih)):
             with T.Then():
-                zeros(r * whole, left)
+                around(r * whole, left)
                 start = T.Bind((n * s.ih + y) * (s.iw * s.apart))
                 if s.apart == s.channels:
                     rt.over(middle, lanes, lambda o, n: st(target, r * whole + left + o, ld(source, start + o, n), n))
@@ -291,6 +310,6 @@ def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, 
                     with T.serial(0, columns) as c:
                         rt.over(s.channels, lanes, lambda o, n: st(
                             target, r * whole + left + c * s.channels + o, ld(source, start + c * s.apart + o, n), n))
-                zeros(r * whole + left + middle, whole - left - middle)
+                around(r * whole + left + middle, whole - left - middle)
             with T.Else():
-                zeros(r * whole, whole)
+                around(r * whole, whole)
