@@ -130,9 +130,9 @@ class Gemm(Template):
                 z = T.Bind(begin + t)
                 q, b = T.Bind(z % panels), T.Bind(z // (panels * blocks))
                 first = T.Bind(T.min(z // panels % blocks * rows, p.m - rows))
-                x = _rows_of_x(kernel, task, device, b, first, rows, fresh=T.Bind(T.Or(t == 0, q == 0)))
+                x = rows_of_x(kernel, task, device, b, first, rows, fresh=T.Bind(T.Or(t == 0, q == 0)))
                 reduce = self.reduction(task, knobs, device, w, q)
-                rt.each_panel(q, panels, p.n, width, lambda columns: _row_tiles(
+                rt.each_panel(q, panels, p.n, width, lambda columns: row_tiles(
                     kernel, task, knobs, device, b, first, rows, q, columns, x, reduce))
 
         return kernel.write(body)
@@ -143,7 +143,7 @@ class Gemm(Template):
 
         k_size, width = shape_of(task).k, knobs.vectors * device.lanes
         ahead = (w, lambda k: (q * k_size + k) * width + knobs.ahead) if knobs.ahead else None
-        return _all_steps(k_size, lambda k, v: ld(w, (q * k_size + k) * width + v * device.lanes, device.lanes), ahead)
+        return all_steps(k_size, lambda k, v: ld(w, (q * k_size + k) * width + v * device.lanes, device.lanes), ahead)
 
 
 class ComputedGemm(Gemm):
@@ -176,7 +176,7 @@ class ComputedGemm(Gemm):
                 block, q, b = T.Bind(z % blocks), T.Bind(z // blocks % panels), T.Bind(z // (panels * blocks))
                 first = T.Bind(T.min(block * rows, p.m - rows))
                 fresh = T.Or(t == 0, q == 0) if blocks == 1 else T.bool(True)
-                x = _rows_of_x(kernel, task, device, b, first, rows, fresh)
+                x = rows_of_x(kernel, task, device, b, first, rows, fresh)
 
                 def panel(columns: int) -> None:
                     with T.If(T.Or(t == 0, block == 0)), T.Then():
@@ -184,7 +184,7 @@ class ComputedGemm(Gemm):
 
                     def weights(k: PrimExpr, v: int) -> PrimExpr:
                         return ld(kernel.scratch, start + k * width + v * device.lanes, device.lanes)
-                    _row_tiles(kernel, task, knobs, device, b, first, rows, q, columns, x, _all_steps(p.k, weights))
+                    row_tiles(kernel, task, knobs, device, b, first, rows, q, columns, x, all_steps(p.k, weights))
                 rt.each_panel(q, panels, p.n, width, panel)
 
         return kernel.write(body)
@@ -232,7 +232,7 @@ def view_of(task: Task) -> tuple[int, int, int, Expr] | None:
 XAt = Callable[[PrimExpr, int, PrimExpr], PrimExpr]     # (first row of the tile in its block, row, k) -> scalar
 
 
-def _rows_of_x(kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: PrimExpr, rows: int, fresh: PrimExpr) -> XAt:
+def rows_of_x(kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: PrimExpr, rows: int, fresh: PrimExpr) -> XAt:
     """How the rows first … first + rows of x are read; those that have no simple address are evaluated into scratch."""
     from ..tir import T
 
@@ -284,7 +284,7 @@ def evaluate(kernel: Kernel, e: Expr, name: str, base: PrimExpr, n: int, align: 
             body(lane)
 
 
-def _all_steps(k_size: int, weights: Callable[[PrimExpr, int], PrimExpr], ahead: Any = None) -> Reduce:
+def all_steps(k_size: int, weights: Callable[[PrimExpr, int], PrimExpr], ahead: Any = None) -> Reduce:
     """weights(k, vector); ahead: (array, its offset of k) of what is asked for in advance."""
     from ..tir import T, prefetch
 
@@ -298,7 +298,7 @@ def _all_steps(k_size: int, weights: Callable[[PrimExpr, int], PrimExpr], ahead:
     return reduce
 
 
-def _row_tiles(kernel: Kernel, task: Task, knobs: Knobs, device: Device, b: PrimExpr, first: PrimExpr, rows: int, q: PrimExpr,
+def row_tiles(kernel: Kernel, task: Task, knobs: Knobs, device: Device, b: PrimExpr, first: PrimExpr, rows: int, q: PrimExpr,
                columns: int, x: XAt, reduce: Reduce) -> None:
     """All register tiles of one block of rows and one panel."""
     from ..tir import T
