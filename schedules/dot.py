@@ -57,14 +57,23 @@ class Dot:
         else:
             first, *others = (array[at + j].astype(integer) << tirx.const(8 * j, integer) for j in range(count))
             word = sum(others, first)
-        x = T.reinterpret(f"uint8x{self.lanes * self.depth}", T.broadcast(word, self.lanes))
-        return x ^ tirx.const(self.offset, str(x.ty.dtype)) if self.offset else x
+        return self.unsigned(T.reinterpret(f"uint8x{self.lanes * self.depth}", T.broadcast(word, self.lanes)))
 
     def w(self, array: Array, at: PrimExpr) -> PrimExpr:
         """int8 array[at … at + lanes * depth]."""
         from .tir import ld
 
-        return ld(array, at, self.lanes * self.depth)
+        return self.signed(ld(array, at, self.lanes * self.depth))
+
+    def unsigned(self, x: PrimExpr) -> PrimExpr:
+        """uint8 [lanes * depth] as the operand x, which may differ from lane to lane."""
+        from .tir import tirx
+
+        return x ^ tirx.const(self.offset, str(x.ty.dtype)) if self.offset else x
+
+    def signed(self, w: PrimExpr) -> PrimExpr:
+        """int8 [lanes * depth] as the operand w."""
+        return w
 
     def __call__(self, acc: PrimExpr, x: PrimExpr, w: PrimExpr) -> PrimExpr:
         """`acc` and the products of what `x` and `w` gave."""
@@ -96,11 +105,11 @@ class Bytes(Dot):
 class Words(Dot):
     """Bytes are widened to int16, whose products, two neighbours' added, are int32."""
 
-    def x(self, array: Array, at: PrimExpr, count: int = 4) -> PrimExpr:
-        return super().x(array, at, count).astype(f"int16x{2 * self.lanes}")
+    def unsigned(self, x: PrimExpr) -> PrimExpr:
+        return x.astype(f"int16x{2 * self.lanes}")
 
-    def w(self, array: Array, at: PrimExpr) -> PrimExpr:
-        return super().w(array, at).astype(f"int16x{2 * self.lanes}")
+    def signed(self, w: PrimExpr) -> PrimExpr:
+        return w.astype(f"int16x{2 * self.lanes}")
 
     def __call__(self, acc: PrimExpr, x: PrimExpr, w: PrimExpr) -> PrimExpr:
         return acc + self.call(self.name, x, w)
@@ -114,11 +123,15 @@ class Plain(Dot):
 
         return splat(array[at].astype("int16"), self.lanes)
 
-    def w(self, array: Array, at: PrimExpr) -> PrimExpr:
-        return super().w(array, at).astype(f"int16x{self.lanes}")
+    def unsigned(self, x: PrimExpr) -> PrimExpr:
+        return x.astype("int16" if self.lanes == 1 else f"int16x{self.lanes}")
+
+    def signed(self, w: PrimExpr) -> PrimExpr:
+        return self.unsigned(w)
 
     def __call__(self, acc: PrimExpr, x: PrimExpr, w: PrimExpr) -> PrimExpr:
-        return acc + x.astype(f"int32x{self.lanes}") * w.astype(f"int32x{self.lanes}")
+        integer = "int32" if self.lanes == 1 else f"int32x{self.lanes}"
+        return acc + x.astype(integer) * w.astype(integer)
 
 
 _VNNI = {8: "llvm.x86.avx512.vpdpbusd.256", 16: "llvm.x86.avx512.vpdpbusd.512"}

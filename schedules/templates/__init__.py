@@ -11,6 +11,7 @@ from .conv_narrow import NarrowConv
 from .depthwise import Depthwise
 from .gemm import ComputedGemm, Gemm
 from .generic import Generic
+from .int_depthwise import IntDepthwise
 from .recurrent import Recurrent
 from .rows import Rows
 from .scan import Scan
@@ -18,8 +19,8 @@ from .scatter import Scatter
 from .sort import Sort
 from .winograd import Winograd
 
-TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Winograd(), Depthwise(), Attention(),
-                                   Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent())
+TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Winograd(), Depthwise(), IntDepthwise(),
+                                   Attention(), Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent())
 
 
 def choose(task: Task, device: Device) -> Template | None:

@@ -83,12 +83,12 @@ class Depthwise(Template):
         most = max(1, s.c // device.lanes)
         blocks = sorted({min(b, s.oh) for b in (1, 2, 4, 8)})
         wide, registers = range(1, min(s.ow, 16) + 1), device.vector_registers
-        edges = "peeled" if any(_peels(s, w) and _registers(s, w, 1, "peeled") <= registers for w in wide) else "looped"
+        edges = "peeled" if any(peels(s, w) and _registers(s, w, 1, "peeled") <= registers for w in wide) else "looped"
         return (Space.of(wide=wide, vectors=range(1, min(most, 6) + 1), blocks=blocks, edges=(edges,))
                 .require(lambda k: _registers(s, k.wide, k.vectors, k.edges) <= registers, "accumulators would spill")
                 .require(lambda k: k.edges == "looped" or k.wide * k.vectors * s.kw <= UNROLLED or k.wide == k.vectors == 1,
                          "too much code")
-                .require(lambda k: k.edges == "looped" or _peels(s, k.wide), "the edge is wider than a tile"))
+                .require(lambda k: k.edges == "looped" or peels(s, k.wide), "the edge is wider than a tile"))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
         s = Shape.of(task)
@@ -164,7 +164,7 @@ def _registers(s: Shape, wide: int, vectors: int, edges: str) -> int:
     return (wide + (s.kw if edges == "peeled" else 1)) * vectors + 1
 
 
-def _peels(s: Shape, wide: int) -> bool:
+def peels(s: Shape, wide: int) -> bool:
     """Do a leftmost, a rightmost and identical tiles between them cover a row?"""
     if wide == s.ow or s.left == s.right == 0:
         return True

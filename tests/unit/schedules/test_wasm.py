@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from burnish.schedules.candidate import makers
 from burnish.schedules.device import Device
 from burnish.schedules.space import Knobs
 from burnish.schedules.task import Task
@@ -26,6 +27,9 @@ from .test_conv import conv
 from .test_depthwise import CASES as DEPTHWISE
 from .test_depthwise import depthwise
 from .test_gemm import gemm, scores_of_a_projection
+from .test_int_depthwise import int_depthwise
+from .test_sparse import CONVOLUTIONS as SPARSE_CONVOLUTIONS
+from .test_sparse import pruned
 from .test_winograd import CASES as WINOGRAD
 from .test_winograd import case as winograd
 
@@ -62,8 +66,12 @@ CASES: Mapping[str, Callable[[], Given]] = {
     **{f"conv {name}": lambda c=c: conv(*c)[:2] for name, c in CONVOLUTIONS.items()},
     **{f"conv narrow {k}x{k}": lambda k=k: conv(2, 9, 11, 32, 1, 1, (k, k), (1, 1), (1, 1), (k // 2, k // 2), (9, 11))[:2]
        for k in (1, 3)},
+    **{f"sparse {c}": lambda c=c: pruned(*gemm(*c)[:2], 16, balanced=False) for c in (
+        (1, 1, 1, 10, "none"), (1, 1, 1000, 64, "bias relu"), (3, 5, 33, 17, "all"))},
+    **{f"sparse {name}": lambda c=c: pruned(*conv(*c)[:2], 8) for name, c in SPARSE_CONVOLUTIONS.items()},
     **{f"winograd {name}": lambda c=c: winograd(*c)[:2] for name, c in WINOGRAD.items()},
     **{f"depthwise {name}": lambda c=c: depthwise(*c)[:2] for name, c in DEPTHWISE.items()},
+    **{f"int_depthwise {name}": lambda c=c: int_depthwise(*c)[:2] for name, c in DEPTHWISE.items()},
     **{f"attention {c}": lambda c=c: attention(*c)[:2] for c in (
         (1, 1, 1, 1, 1, 1), (2, 3, 1, 77, 64, 64), (1, 2, 7, 16, 37, 5), (2, 2, 13, 130, 80, 48), (1, 1, 33, 3, 16, 37))},
     "attention causal, masked": lambda: attention(1, 2, 45, 621, 20, 36, mask=f(1, 1, 45, 621) * 20, causal=1)[:2],
@@ -118,7 +126,8 @@ FEW = [name for _, alike in itertools.groupby(CASES, lambda name: name.split()[0
 
 
 def maker(name: str, task: Task, device: Device) -> Template:
-    found = Winograd() if name.startswith("winograd") else choose(task, device)
+    found = (Winograd() if name.startswith("winograd") else
+             next(t for t in makers(task, device) if t.skips_zeros) if name.startswith("sparse") else choose(task, device))
     assert found is not None
     return found
 
@@ -134,9 +143,9 @@ def edges(name: str, task: Task, arrays: Mapping[int, np.ndarray]) -> dict[int, 
     """The arrays, with zeros, denormals, large numbers, infinities and NaNs here and there in floats that come at run time."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     finite = [0.0, -0.0, 1e-40, -1e-45, 1e-30, 3e4, -3e4]
-    # Winograd adds what its definition does not; what a NaN is less than, and which integer, nobody says; no weight of
-    # attention is exactly 0.
-    calm = name.startswith(("winograd", "largest", "position", "maximum", "ReduceM", "cast f4 i4", "cast f8 i8"))
+    # Winograd adds what its definition does not; zeros that are skipped make no NaN of an infinity; what a NaN is less than, and
+    # which integer, nobody says; no weight of attention is exactly 0.
+    calm = name.startswith(("winograd", "sparse", "largest", "position", "maximum", "ReduceM", "cast f4 i4", "cast f8 i8"))
     values = task.operands.get("v")
     made = dict(arrays)
     for n, a in arrays.items():
