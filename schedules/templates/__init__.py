@@ -11,16 +11,22 @@ from .conv_narrow import NarrowConv
 from .depthwise import Depthwise
 from .gemm import ComputedGemm, Gemm
 from .generic import Generic
+from .int_conv import IntConv
 from .int_depthwise import IntDepthwise
+from .int_gemm import IntGemm
 from .recurrent import Recurrent
 from .rows import Rows
 from .scan import Scan
 from .scatter import Scatter
 from .sort import Sort
+from .sparse_conv import SparseConv
+from .sparse_gemm import SparseGemm
 from .winograd import Winograd
 
-TEMPLATES: tuple[Template, ...] = (Gemm(), ComputedGemm(), NarrowConv(), DirectConv(), Winograd(), Depthwise(), IntDepthwise(),
-                                   Attention(), Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent())
+TEMPLATES: tuple[Template, ...] = (
+    Gemm(), IntGemm(), ComputedGemm(), NarrowConv(), DirectConv(), IntConv(), Winograd(), Depthwise(), IntDepthwise(),
+    Attention(), Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent(), SparseGemm(), SparseConv(),
+)
 
 
 def choose(task: Task, device: Device) -> Template | None:

@@ -64,7 +64,7 @@ class IntGemm(Gemm):
         x_bytes, w_bytes, l2 = rows * p.k, p.k * p.n, device.l2_kib * 1024
         total = 0.0
         for v in panels:
-            total += blocks * row_tiles * tile_cost(knobs.rows, v, p.k, view[1] if view else p.k, task, d, device)
+            total += blocks * row_tiles * tile_cost(knobs.rows, v, d.steps(p.k), view[1] if view else p.k, task, d, device)
         if x_bytes > 0.75 * l2:
             total += len(panels) * p.m * p.k * rt.MISS
         if w_bytes > 0.75 * l2:
@@ -122,7 +122,8 @@ class IntGemm(Gemm):
                         i = T.Bind(T.min(r * knobs.rows, rows - knobs.rows)) if rows % knobs.rows else r * knobs.rows
                         tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes,
                                        lambda v: d.start(w, q * size + 4 * v * device.lanes))
-                        reduce(tile, d, knobs, lambda row, k, count: x(i, row, k, count), p.k, w, q * size + 4 * width, width)
+                        reduce(tile, d, knobs.ahead, lambda row, k, count: x(i, row, k, count), p.k,
+                               w, q * size + 4 * width, width)
                         tile.finish(lambda row: {"i0": b, "i1": first + i + row}, "i2", q * width, width)
                 rt.each_panel(q, panels, p.n, width, panel)
 
@@ -159,24 +160,24 @@ def contiguous(task: Task) -> tuple[int, int, int, Any] | None:
     return view if view and view[2] == 1 else None
 
 
-def tile_cost(rows: int, vectors: int, k: int, pitch: int, task: Task, d: Dot, device: Device) -> float:
+def tile_cost(rows: int, vectors: int, steps: int, pitch: int, task: Task, d: Dot, device: Device) -> float:
     """Time of a register tile with its epilogue, in vector instructions; pitch: bytes between its rows of x."""
-    plain = rt.step_cost(rows, vectors, d.panel(k, vectors * device.lanes), pitch, device)
+    plain = rt.step_cost(rows, vectors, d.panel(steps * d.depth, vectors * device.lanes), pitch, device)
     step = plain + rows * vectors * (d.work - 1) + rows * d.prepare
-    return d.steps(k) * step + rows * vectors * (rt.weight(task.stores) + 2) + 20
+    return steps * step + rows * vectors * (rt.weight(task.stores) + 2) + 20
 
 
-def reduce(tile: rt.Tile, d: Dot, knobs: Knobs, x: Callable[[int, PrimExpr, int], PrimExpr], k_size: int, w: Any,
+def reduce(tile: rt.Tile, d: Dot, ahead: int, x: Callable[[int, PrimExpr, int], PrimExpr], k_size: int, w: Any,
            weights: PrimExpr, width: int) -> None:
     """All steps of a reduction over `k_size`. x(row, k, bytes that are there from k on); weights: offset in w of the first step's
-    weights, `width` columns of them."""
+    weights, `width` columns of them; ahead: bytes by which they are asked for in advance."""
     from ..tir import T, prefetch
 
     def step(n: PrimExpr, count: int) -> None:
         at = weights + n * (width * d.depth)
-        if knobs.ahead:
+        if ahead:
             for o in range(0, tile.pitch * d.depth, 4 * rt.LINE):
-                prefetch(w, at + knobs.ahead + o)
+                prefetch(w, at + ahead + o)
         tile.step(lambda acc, r, v: d(acc, x(r, n * d.depth, count), d.w(w, at + v * (d.lanes * d.depth))))
 
     if whole := k_size // d.depth:
