@@ -16,20 +16,19 @@ import typer
 
 from ..schedules.cost_model import ModelFileError
 from ..schedules.records import RecordsError
-from ..targets.cpu import loader, profile
+from ..targets.cpu import loader
 from ..targets.cpu.errors import TargetError, ToolchainError
-from . import api, cli_compress, cli_demo, cli_inspect, cli_records, cli_worker, importer, ui, ui_tune
+from . import api, cli_compare, cli_compress, cli_demo, cli_inspect, cli_records, cli_worker, importer, ui, ui_tune
 from . import options_compress as ask
 from .arrays import read_input, save_outputs, top
 from .cli_tune import seconds
 from .cli_tune import tune as tune_command
-from .compare import compare as compare_layers
 from .compress.account import account
 from .compress.api import accounts
 from .compress.request import Request
 from .errors import BuildError, BurnishError
 from .measure import measure as measure_artifact
-from .options import ArtifactDir, Every, Exact, Json, ModelFile, Records, Rows, Seed, Shapes, Target, Threads, Variants, Workers
+from .options import ArtifactDir, Exact, Json, ModelFile, Records, Rows, Seed, Shapes, Target, Threads, Variants, Workers
 from .planner import signature
 from .sample import sample_inputs
 from .shapes import parse_shapes
@@ -176,34 +175,8 @@ def measure(artifact: ArtifactDir, threads: Threads = None, rounds: Rounds = 50,
         ui.say(f"… and {len(found.launches) - kernels} more (--kernels)")
 
 
-@app.command(epilog="Example: `burnish compare model.onnx`")
-def compare(model: ModelFile, shape: Shapes = None, seed: Seed = 0, every: Every = False, json: Json = False) -> None:
-    """Compile with every kernel's output exposed and compare each with onnxruntime: which layer differs first?
-
-    The passes are compared, too. Exit code 1 if anything differs."""
-    shapes = parse_shapes(shape)
-    graph = importer.load(model, shapes)
-    inputs = sample_inputs([signature(v) for v in graph.graph.inputs], seed)
-    with ui.progress(f"compare {model.name}") as report:
-        found = compare_layers(lambda: importer.load(model, shapes), inputs, profile.detect(), report)
-    bad = found.first is not None or found.guilty_passes
-    if json:
-        ui.print_json({"passes": [asdict(d) for d in found.passes], "layers": [asdict(x) for x in found.layers],
-                       "first": asdict(found.first) if found.first else None})
-        sys.exit(int(bad))
-    shown = found.layers if every else sorted(found.layers, key=lambda x: -x.difference.error)[:10]
-    table = ui.table("error", "allowed", "value", "nodes", numbers=2)
-    for x in shown:
-        ui.row(table, f"{x.difference.error:.1e}", f"{x.difference.tolerance:.0e}", x.difference.name, ", ".join(x.nodes),
-               style="" if x.difference.ok else "red")
-    ui.out.print(table)
-    if len(shown) < len(found.layers):
-        ui.say(f"… and {len(found.layers) - len(shown)} more with smaller errors (--all)")
-    ui.say("passes: " + ("they change the output" if found.guilty_passes else "exact"), "red" if found.guilty_passes else "")
-    ui.say(f"first kernel that differs: {', '.join(found.first.nodes) if found.first else 'none'}", "red" if found.first else "")
-    sys.exit(int(bad))
-
-
+app.command("compare", epilog="Examples:\n\n`burnish compare model.onnx`\n\n"
+                              "`burnish compare model.onnx --account small.json --calib pictures/`")(cli_compare.compare)
 app.command(epilog="Example: `burnish inspect out`")(cli_inspect.inspect)
 app.command(epilog="Examples:\n\n`burnish demo out`\n\n`burnish demo out --labels labels.txt --mean 0.5`")(cli_demo.demo)
 app.add_typer(cli_records.app)

@@ -104,6 +104,14 @@ def points(done: Compressed) -> None:
     ui.out.print(table)
 
 
+def decision(done: Compressed, layer: str) -> str:
+    """What was done to a layer, or why nothing was."""
+    steps = [r for r in done.reports if r.layer == layer]
+    if layer in done.refused or not steps:
+        return done.refused.get(layer, "as it is")
+    return " + ".join(f"{r.step} ({r.note})" if r.note else r.step for r in steps)
+
+
 def decisions(done: Compressed, every: bool) -> None:
     """The layers that take the most time, or all, and what was refused."""
     errors: dict[str, float] = {}
@@ -113,9 +121,8 @@ def decisions(done: Compressed, every: bool) -> None:
     shown = names if every else names[:SHOWN]
     table = ui.table("before", "after", "error", "layer", "treatment", numbers=3)
     for n in shown:
-        treatment = done.recipe.treatments.get(n)
         ui.row(table, ui.seconds(done.before.seconds[n]), ui.seconds(done.after.seconds.get(n, 0.0)),
-               f"{errors[n]:.1%}" if n in errors else "", n, done.refused.get(n) or str(treatment or "as it is"))
+               f"{errors[n]:.1%}" if n in errors else "", n, decision(done, n))
     ui.out.print(table)
     if len(shown) < len(names):
         ui.say(f"… and {len(names) - len(shown)} more (--all)")

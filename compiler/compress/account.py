@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from ..errors import BurnishError
 from .compress import Compressed
+from .recipe import Recipe
 from .search import Point
+
+RECIPE = TypeAdapter(Recipe)
+
+
+class AccountRefused(BurnishError):
+    """The file is no account of a compression."""
+
+
+def recipe_of(path: Path) -> Recipe:
+    """What an account says was done. Raises AccountRefused."""
+    try:
+        return RECIPE.validate_python(json.loads(path.read_text())["recipe"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise AccountRefused(f"{path} is no account that `burnish compress` wrote: {' '.join(str(e).split())[:200]}") from None
 
 
 def account(done: Compressed) -> dict[str, Any]:
@@ -25,6 +45,7 @@ def account(done: Compressed) -> dict[str, Any]:
         "layers": [{"layer": n, "treatment": str(done.recipe.treatments[n]) if n in done.recipe.treatments else "as it is",
                     "before_seconds": done.before.seconds.get(n), "after_seconds": done.after.seconds.get(n),
                     "steps": steps.get(n, []), **({"refused": done.refused[n]} if n in done.refused else {})} for n in names],
+        "recipe": RECIPE.dump_python(done.recipe, mode="json"),
         "points": [point(p) for p in done.points],
         "notes": list(done.notes),
     }

@@ -18,7 +18,7 @@ from .evaluate import Judge
 from .guard import refusals
 from .loss import Loss, Losses
 from .prices import Pricer, Prices, pricer
-from .recipe import Applied, Recipe, apply, inherited
+from .recipe import Applied, Recipe, apply
 from .report import LayerReport
 from .request import Request
 from .search import Point, Search
@@ -77,8 +77,7 @@ def _guarded(original: ir.Model, recipe: Recipe, request: Request, data: Samples
     names = list(recipe.treatments)
 
     def priced(applied: Applied) -> Prices:
-        known = list(inherited(applied.model, recipe.treatments))
-        return prices.price(applied.model, known, "time the compressed model", progress)
+        return prices.price(applied.model, names, "time the compressed model", progress)
 
     before = prices.price(original, names, "time the model", progress)
     applied = apply(original, recipe, data, progress)

@@ -25,7 +25,7 @@ from .calibration import Calibration
 from .gains import gains
 from .loss import Loss, Losses
 from .prices import Pricer, Prices
-from .recipe import Applied, Recipe, apply, inherited
+from .recipe import Applied, Recipe, apply
 from .report import LayerReport
 from .request import Request
 
@@ -116,8 +116,7 @@ class Search:
         return known or self._point(name, recipe, apply(self.original, recipe, self.data, self.progress))
 
     def _point(self, name: str, recipe: Recipe, applied: Applied) -> Point:
-        names = list(inherited(applied.model, dict.fromkeys(self.names, Treatment())))
-        prices = self.pricer.price(applied.model, names, f"time {name}", self.progress)
+        prices = self.pricer.price(applied.model, self.names, f"time {name}", self.progress)
         made = Point(name, recipe, applied.model, applied.reports, self.losses(applied.model), prices)
         self.points.append(made)
         return made
