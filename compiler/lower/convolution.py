@@ -6,7 +6,7 @@ all else is `conv`. What remains (3-D, computed weights, other types, ONNX's lay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .tensor import Tensor, reindex
 from .windows import Layout, Windows, layout_of
 
 Index = tuple[Expr, ...]
+Value = Callable[[Expr], Expr]
 
 
 @lowering("Conv", kind=ANCHOR, plain=(0,), rereads=True)
@@ -27,12 +28,9 @@ def convolution(ctx: Context) -> Anchor:
     """X [n, c, *spatial] (or channels last), W [oc, c / group, *kernel], B [oc]."""
     layout, x, w = layout_of(ctx), ctx.input(0), ctx.input(1)
     windows = Windows.of(ctx, w.shape[2:], layout.spatial(x.shape), layout.spatial(ctx.output_shape()))
-    constant = ctx.array(1)
-    if layout.channels_last and constant is not None and x.dtype == "float32" and x.size and constant.size:
-        if windows.pointwise and ctx.attr("group", 1) == 1:
-            return _matmul(ctx, constant)
-        if windows.rank <= 2:
-            return _direct(ctx, windows, constant)
+    constant = ctx.array(1) if layout.channels_last and plane(ctx, windows) else None
+    if constant is not None and x.dtype == "float32" and x.size and constant.size:
+        return fast(ctx, windows, constant, lambda c: bias_at(ctx, 2, c, var("acc", "float32")))
     return _general(ctx, layout, windows)
 
 
@@ -41,7 +39,25 @@ def bias_at(ctx: Context, n: int, channel: Expr, value: Expr) -> Expr:
     return value + cast(ctx.input(n).at((channel,)), value.dtype) if ctx.has(n) else value
 
 
-def _matmul(ctx: Context, weight: np.ndarray) -> Anchor:
+def is_product(ctx: Context, windows: Windows) -> bool:
+    return windows.pointwise and ctx.attr("group", 1) == 1
+
+
+def plane(ctx: Context, windows: Windows) -> bool:
+    """Is it of rank 1 or 2, or a product?"""
+    return windows.rank <= 2 or is_product(ctx, windows)
+
+
+def fast(ctx: Context, windows: Windows, weight: np.ndarray, value: Value, step: int = 1, **params: int) -> Anchor:
+    """Channels last, the weights [oc, c / group, *kernel] known, a `plane`: families `gemm`, `conv`, `depthwise`.
+
+    value: what lands in an element, given its channel; step: of the zeros that kernels can skip; params: further ones.
+    """
+    return (_matmul(ctx, weight, value, step, params) if is_product(ctx, windows)
+            else _direct(ctx, windows, weight, value, step, params))
+
+
+def _matmul(ctx: Context, weight: np.ndarray, value: Value, step: int, params: Mapping[str, int]) -> Anchor:
     """Every pixel is a row: Y [pixels, oc] = X [pixels, ic] W [ic, oc]."""
     oc, ic = weight.shape[:2]
     m = ctx.input(0).size // ic
@@ -49,32 +65,32 @@ def _matmul(ctx: Context, weight: np.ndarray) -> Anchor:
     w = ctx.weight(matrix)
     b, row, column = indices(3)
     index = reindex((b, row, column), (1, m, oc), ctx.output_shape())
-    return Anchor("gemm", (1, m, oc), (Output(index, bias_at(ctx, 2, column, var("acc", "float32"))),),
-                  {"batch": 1, "m": m, "n": oc, "k": ic, "x": x, "w": w, **pattern(matrix, step=1)},
-                  {"x": load(x, (0, row, var("r0")), "float32")})
+    return Anchor("gemm", (1, m, oc), (Output(index, value(column)),),
+                  {"batch": 1, "m": m, "n": oc, "k": ic, "x": x, "w": w, **params, **pattern(matrix, step)},
+                  {"x": load(x, (0, row, var("r0")), ctx.input(0).dtype)})
 
 
-def _direct(ctx: Context, windows: Windows, weight: np.ndarray) -> Anchor:
+def _direct(ctx: Context, windows: Windows, weight: np.ndarray, value: Value, step: int, params: Mapping[str, int]) -> Anchor:
     """Families `depthwise` and `conv`; a 1-D convolution is one of height 1."""
     groups, (oc, ic) = ctx.attr("group", 1), weight.shape[:2]
     shape = ctx.input(0).shape
 
-    def plane(values: Sequence[int], fill: int) -> tuple[int, int]:
+    def pair(values: Sequence[int], fill: int) -> tuple[int, int]:
         return (fill, values[0]) if windows.rank == 1 else (values[0], values[1])
 
-    (ih, iw), (oh, ow), (kh, kw) = (plane(v, 1) for v in (windows.input, windows.output, windows.kernel))
-    (sh, sw), (dh, dw), (pt, pl) = plane(windows.strides, 1), plane(windows.dilations, 1), plane(windows.before, 0)
+    (ih, iw), (oh, ow), (kh, kw) = (pair(v, 1) for v in (windows.input, windows.output, windows.kernel))
+    (sh, sw), (dh, dw), (pt, pl) = pair(windows.strides, 1), pair(windows.dilations, 1), pair(windows.before, 0)
     x = ctx.buffer(0, (shape[0], ih, iw, shape[-1]))
     geometry = {"n": shape[0], "ih": ih, "iw": iw, "oh": oh, "ow": ow, "kh": kh, "kw": kw, "sh": sh, "sw": sw, "dh": dh, "dw": dw,
-                "pt": pt, "pl": pl}
+                "pt": pt, "pl": pl, **params}
     space = (shape[0], oh, ow, oc)
     n, y, z, c = indices(4)
-    output = Output((n, z, c) if windows.rank == 1 else (n, y, z, c), bias_at(ctx, 2, c, var("acc", "float32")))
+    output = Output((n, z, c) if windows.rank == 1 else (n, y, z, c), value(c))
     if ic == 1 and groups == oc:
         w = ctx.weight(weight.reshape(oc, kh, kw).transpose(1, 2, 0))
         return Anchor("depthwise", space, (output,), {**geometry, "c": oc, "x": x, "w": w})
     taps = weight.reshape(groups, oc // groups, ic, kh, kw).transpose(0, 3, 4, 2, 1)
-    zeros = pattern(taps.reshape(-1, oc), step=1) if groups == 1 else {}
+    zeros = pattern(taps.reshape(-1, oc), step) if groups == 1 else {}
     return Anchor("conv", space, (output,), {**geometry, "ic": ic, "oc": oc // groups, "groups": groups, "x": x,
                                              "w": ctx.weight(taps), **zeros})
 

@@ -1,16 +1,26 @@
-"""Integer matmuls and convolutions: int32 sums of (x - zero) (w - zero), left as they are or requantised as ONNX defines it."""
+"""Integer matmuls and convolutions: int32 sums of (x - zero) (w - zero), left as they are or requantised as ONNX defines it.
+
+uint8 times constant int8 weights with zero point 0 takes the fast families, whose kernels know the zero point of x (`zero`, also
+what padding is) and the largest number that x can be (`top`). All else sums in `rows`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from ...schedules.expr import Expr, cast, clip, const, equal, maximum, minimum, round_even, select
+import numpy as np
+
+from ...passes.quantized.note_bounds import top
+from ...schedules.expr import Expr, cast, clip, const, equal, indices, maximum, minimum, round_even, select, var
 from ...schedules.task import Stage
-from .convolution import window_sum
+from .convolution import fast as convolve
+from .convolution import plane, window_sum
 from .matmul import stacked
 from .pointwise import quantize
 from .registry import ANCHOR, Anchor, Context, Output, lowering
 from .rows import Index, Rows, result
+from .sparsity import pattern
 from .tensor import reindex
 from .windows import Windows, layout_of
 
@@ -28,12 +38,53 @@ def single(ctx: Context, n: int, otherwise: Expr) -> Expr:
 ZERO = const(0, "int32")
 
 
+# ---- What the fast families take ----------------------------------------------------------------------------------------
+
+
+STEP = 4        # products of bytes that one instruction adds up
+
+
+def _weight(ctx: Context) -> np.ndarray | None:
+    """Input 1 where it is constant, int8, of zero point 0, and input 0 is uint8; neither is empty."""
+    weight, zero = ctx.array(1), ctx.array(3) if ctx.has(3) else np.zeros(())
+    if weight is None or weight.dtype != np.int8 or zero is None or zero.any():
+        return None
+    return weight if ctx.input(0).dtype == "uint8" and weight.size and ctx.input(0).size else None
+
+
+def _zero(ctx: Context) -> int | None:
+    """The zero point of input 0, where it is one known number."""
+    zero = ctx.array(2) if ctx.has(2) else np.zeros(())
+    return int(zero.reshape(())) if zero is not None and zero.size == 1 else None
+
+
+def _product(ctx: Context) -> Anchor | None:
+    """Family `gemm`; a zero point that is only known at run time is multiplied with the sums of the columns."""
+    a, b, weight, zero = ctx.input(0), ctx.input(1), _weight(ctx), _zero(ctx)
+    if weight is None or len(b.shape) < 2 or b.shape[-1] == 1 or math.prod(b.shape[:-2]) != 1:
+        return None
+    if zero is None and ctx.input(2).size > 1:
+        return None
+    m, k, n = math.prod(a.shape[:-1]), a.shape[-1], b.shape[-1]
+    matrix, x, (i, row, column) = weight.reshape(k, n), ctx.view(0, (1, m, k)), indices(3)
+    total = var("acc", "int32")
+    if zero is None:
+        total = total - cast(single(ctx, 2, ZERO), "int32") * ctx.constant(matrix.sum(0, dtype=np.int32)).at((column,))
+    params = {"batch": 1, "m": m, "n": n, "k": k, "w": ctx.weight(matrix), "zero": zero or 0, "top": top(ctx.node.inputs[0]),
+              **pattern(matrix, STEP)}
+    index = reindex((i, row, column), (1, m, n), ctx.output_shape())
+    return Anchor("gemm", (1, m, n), (Output(index, total),), params, {"x": x.at((i, row, var("r0")))})
+
+
 # ---- Matmuls -------------------------------------------------------------------------------------------------------------
 
 
 @lowering("MatMulInteger", kind=ANCHOR, rereads=True)
 def matmul_integer(ctx: Context) -> Anchor:
     """A, B, zero points of A (one, or one per row) and of B (one, or one per column). The result is int32."""
+    fast = _product(ctx)
+    if fast is not None:
+        return fast
     rows, stage, index, _ = _matmul(ctx, 0, 1, 2, 3)
     return rows.anchor([stage], Output(index, result(0, "int32")))
 
@@ -77,6 +128,12 @@ def _matmul(ctx: Context, left: int, right: int, left_zero: int, right_zero: int
 @lowering("NhwcConvInteger", kind=ANCHOR, plain=(0,), rereads=True, domain="burnish")
 def convolution_integer(ctx: Context) -> Anchor:
     """x, w, the zero point of x and of w (one, or one per output channel). The result is int32; padding is zero."""
+    layout, weight, zero = layout_of(ctx), _weight(ctx), _zero(ctx)
+    if layout.channels_last and weight is not None and zero is not None:
+        x = ctx.input(0)
+        windows = Windows.of(ctx, weight.shape[2:], layout.spatial(x.shape), layout.spatial(ctx.output_shape()))
+        if plane(ctx, windows):
+            return convolve(ctx, windows, weight, lambda c: var("acc", "int32"), STEP, zero=zero, top=top(ctx.node.inputs[0]))
     rows, stage = _convolution(ctx, 0, 1, 2, 3)
     return rows.anchor([stage], Output(rows.row, result(0, "int32")))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from .forms import check_channels_last
-from .harness import check, const
+from .harness import LOWERINGS, Context, Group, check, const
 
 rng = np.random.default_rng(0)
 
@@ -41,6 +41,28 @@ def test_convolution_integer(x, w, attributes):
     inputs = [integers("u1", *x), integers("u1", *w), np.uint8(100)]
     check("ConvInteger", *inputs, **attributes)
     check_channels_last("ConvInteger", [*inputs, np.uint8(9)], attributes, const)
+
+
+FAST = [*CONVOLUTIONS, ((2, 5, 4, 6), (7, 5, 1, 1), {}), ((1, 6, 9), (6, 1, 3), {"group": 6})]
+
+
+@pytest.mark.parametrize("x, w, attributes", FAST, ids=str)
+@pytest.mark.parametrize("zero", [0, 131])
+def test_convolution_of_known_weights_takes_a_fast_family(x, w, attributes, zero):
+    inputs = [integers("u1", *x), integers("i1", *w), np.uint8(zero)]
+    node, given = check_channels_last("ConvInteger", inputs, attributes, const)
+    group = Group(node, [given.get(v.name, None if v.const_value is None else v.const_value.numpy()) for v in node.inputs])
+    found = LOWERINGS[node.domain, node.op_type].function(Context(node, [group.tensor(n) for n in range(3)], group))
+    one_by_one = np.prod(w[2:]) == 1
+    assert found.family == ("gemm" if one_by_one else "depthwise" if w[1] == 1 else "conv")
+    assert found.params["zero"] == zero and found.params["top"] == 255
+
+
+@pytest.mark.parametrize("zero", [const(np.uint8(9)), np.uint8(9)], ids=["known", "computed"])
+def test_product_with_known_weights(zero):
+    a, b = integers("u1", 2, 3, 8), integers("i1", 8, 5)
+    check("MatMulInteger", a, const(b), zero)
+    check("MatMulInteger", a[0], const(b), zero, const(np.int8(0)))
 
 
 @pytest.mark.parametrize("x, w, attributes", CONVOLUTIONS, ids=str)
