@@ -27,7 +27,9 @@ from .test_conv import conv
 from .test_depthwise import CASES as DEPTHWISE
 from .test_depthwise import depthwise
 from .test_gemm import gemm, scores_of_a_projection
+from .test_int_conv import conv as int_conv
 from .test_int_depthwise import int_depthwise
+from .test_int_gemm import gemm as int_gemm
 from .test_sparse import CONVOLUTIONS as SPARSE_CONVOLUTIONS
 from .test_sparse import pruned
 from .test_winograd import CASES as WINOGRAD
@@ -71,6 +73,9 @@ CASES: Mapping[str, Callable[[], Given]] = {
     **{f"sparse {name}": lambda c=c: pruned(*conv(*c)[:2], 8) for name, c in SPARSE_CONVOLUTIONS.items()},
     **{f"winograd {name}": lambda c=c: winograd(*c)[:2] for name, c in WINOGRAD.items()},
     **{f"depthwise {name}": lambda c=c: depthwise(*c)[:2] for name, c in DEPTHWISE.items()},
+    **{f"int_gemm {c}": lambda c=c: int_gemm(*c, epilogue="none") for c in (
+        (1, 1, 1, 1, 0, 127), (3, 5, 33, 17, 60, 127), (2, 49, 48, 96, 255, 255), (1, 300, 7, 9, 3, 127))},
+    **{f"int_conv {name}": lambda c=c: int_conv(*c, top=127, plain=True) for name, c in CONVOLUTIONS.items()},
     **{f"int_depthwise {name}": lambda c=c: int_depthwise(*c)[:2] for name, c in DEPTHWISE.items()},
     **{f"attention {c}": lambda c=c: attention(*c)[:2] for c in (
         (1, 1, 1, 1, 1, 1), (2, 3, 1, 77, 64, 64), (1, 2, 7, 16, 37, 5), (2, 2, 13, 130, 80, 48), (1, 1, 33, 3, 16, 37))},
