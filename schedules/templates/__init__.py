@@ -14,6 +14,7 @@ from .generic import Generic
 from .int_conv import IntConv
 from .int_depthwise import IntDepthwise
 from .int_gemm import IntGemm
+from .pair import Pair
 from .recurrent import Recurrent
 from .rows import Rows
 from .scan import Scan
