@@ -22,7 +22,7 @@ from tvm.tirx.script import builder as T
 from . import clang
 from .device import Device
 from .expr import Expr, post_order
-from .mathlib import MATH, dtype_of, hold, like, wide
+from .mathlib import MATH, dtype_of, hold, like, quantization, wide
 from .mathlib.forms import known
 from .task import ITEMSIZE, Task
 
@@ -94,6 +94,7 @@ class Kernel:
         self.task, self._scratch, self._packed, self._dtype = task, scratch, dict(packed or {}), dtype
         self.arrays: list[Array] = []
         self.scratch: Array = None
+        self.begin: PrimExpr = None
         self.func: Any = None
 
     def write(self, body: Callable[[PrimExpr, PrimExpr], None]) -> Any:
@@ -106,10 +107,15 @@ class Kernel:
                 self.arrays.append(T.arg(f"b{n}", T.Buffer((size,), storage(buf.dtype))))
             if self._scratch:
                 self.scratch = T.arg("scratch", T.Buffer((-(-self._scratch // ITEMSIZE[self._dtype]),), self._dtype))
-            begin, end = (T.arg(name, T.int32()) for name in ("begin", "end"))
-            body(begin, end)
+            self.begin, end = (T.arg(name, T.int32()) for name in ("begin", "end"))
+            body(self.begin, end)
         self.func = b.get()
         return self.func
+
+    def rolled(self, count: int) -> PrimExpr:
+        """`count`, as LLVM cannot know it (begin is never negative): of a register tile's loop over few steps it would make one
+        piece of code, in an order that holds more values than there are registers."""
+        return T.max(T.int32(count), -self.begin)
 
     def offset(self, buffer: int, index: Sequence[PrimExpr]) -> PrimExpr:
         """Flat offset of an element, row-major in the buffer's declared shape."""
@@ -201,6 +207,8 @@ def node(e: Expr, a: list[PrimExpr]) -> PrimExpr:
         return T.reinterpret(wide(e.dtype, dtype_of(a[0])[1]), a[0])
     if e.op == "bitnot":
         return ~a[0]
+    if e.op == "quantize":
+        return quantization.quantize(a[0], a[1], e.dtype)
     return MATH[e.op](*a)
 
 
@@ -338,7 +346,8 @@ def build(funcs: Mapping[str, Any], device: Device, path: Path) -> Any:
     (an unknown attribute of a module built for another machine crashes the process)."""
     target = tvm.target.Target({"kind": "llvm", **{k: list(v) if isinstance(v, tuple) else v for k, v in device.llvm}})
     mod = tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in funcs.items()})
-    mod = tirx.transform.LowerIntrin()(_bare_pointers(_zeros(_lower(mod, target))))
+    mod = quantization.lowered(_bare_pointers(_zeros(_lower(mod, target))), device)
+    mod = tirx.transform.LowerIntrin()(mod)
     if device.arch == "wasm32":
         mod = _halves_by_bits(mod)
     mod = tvm.IRModule({gv: _floats_in_arrays(f) for gv, f in mod.functions.items()})

@@ -181,7 +181,7 @@ def reduce(tile: rt.Tile, d: Dot, ahead: int, x: Callable[[int, PrimExpr, int], 
         tile.step(lambda acc, r, v: d(acc, x(r, n * d.depth, count), d.w(w, at + v * (d.lanes * d.depth))))
 
     if whole := k_size // d.depth:
-        with T.serial(0, whole) as n:
+        with T.serial(0, tile.kernel.rolled(whole)) as n:
             step(n, d.depth)
     if k_size % d.depth:
         step(T.int32(whole), k_size % d.depth)
