@@ -172,6 +172,8 @@ def flops(task: Task) -> int:
     match task.family:
         case "gemm":
             return int(2 * p["batch"] * p["m"] * p["n"] * p["k"])
+        case "pair":
+            return int(2 * p["batch"] * p["m"] * p["r"] * (p["k"] + p["n"]))
         case "conv":
             return int(2 * p["n"] * p["oh"] * p["ow"] * p["groups"] * p["oc"] * p["kh"] * p["kw"] * p["ic"])
         case "depthwise":

@@ -7,6 +7,7 @@ Transposes need to know.
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 
 from .base import DOMAIN
@@ -52,10 +53,26 @@ def add_function(model: ir.Model, name: str, rank: int | None = None) -> ir.Func
     if key not in model.functions:
         opset = model.graph.opset_imports[""]
         model.functions[key] = (_channels_last_function(name.removeprefix(PREFIX), rank, opset) if rank else
-                                {"SiLU": _silu}[name](opset))
+                                _silu(opset) if name == "SiLU" else _written(name, opset))
         model.graph.opset_imports.setdefault(DOMAIN, 1)
         model.ir_version = max(model.ir_version, 10)      # the first with overloads
     return model.functions[key]
+
+
+# Ops whose bodies are best read as ONNX's text:
+# FactorPair    (X A + C) B: two factors of a low-rank matrix. X [..., k], A [k, r], B [r, n], C [r].
+_TEXT = {
+    "FactorPair": """(X, A, B, C) => (Y) {
+        product = MatMul(X, A)
+        between = Add(product, C)
+        Y = MatMul(between, B)
+    }""",
+}
+
+
+def _written(name: str, opset: int) -> ir.Function:
+    head = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
+    return ir.serde.deserialize_function(onnx.parser.parse_function(f"{head}\n{name} {_TEXT[name]}"))
 
 
 def _channels_last_function(op: str, rank: int, opset: int) -> ir.Function:

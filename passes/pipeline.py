@@ -33,6 +33,7 @@ from .canonical.remove_no_ops import RemoveNoOps
 from .canonical.split_to_slices import SplitToSlices
 from .canonical.upgrade_opset import UpgradeOpset
 from .fuse.attention import FuseAttention
+from .fuse.factor_pair import FuseFactorPair
 from .fuse.gelu import FuseGelu
 from .fuse.group_norm import FuseGroupNorm
 from .fuse.hard_swish import FuseHardSigmoid, FuseHardSwish
@@ -88,7 +89,7 @@ PIPELINE = (
     Phase("layout", plain(ChannelsLast, AbsorbFlatten)),
     # A LayerNorm over the channels of a map shows itself once the channels are the last axis.
     Phase("tidy", plain(FuseLayerNorm, SplitToSlices, FoldConstants, MergeReshapes, MergeTransposes, JoinSlices, RemoveNoOps,
-                        MergeEqual, RemoveDeadCode), rounds=8),
+                        FuseFactorPair, MergeEqual, RemoveDeadCode), rounds=8),
     Phase("bounds", plain(NoteBounds)),
 )
 

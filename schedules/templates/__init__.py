@@ -20,13 +20,14 @@ from .rows import Rows
 from .scan import Scan
 from .scatter import Scatter
 from .sort import Sort
-from .sparse_conv import SparseConv
-from .sparse_gemm import SparseGemm
+from .sparse_conv import SparseConv, SparseIntConv
+from .sparse_gemm import SparseGemm, SparseIntGemm
 from .winograd import Winograd
 
 TEMPLATES: tuple[Template, ...] = (
     Gemm(), IntGemm(), ComputedGemm(), NarrowConv(), DirectConv(), IntConv(), Winograd(), Depthwise(), IntDepthwise(),
-    Attention(), Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent(), SparseGemm(), SparseConv(),
+    Attention(), Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent(), Pair(), SparseGemm(), SparseConv(),
+    SparseIntGemm(), SparseIntConv(),
 )
 
 

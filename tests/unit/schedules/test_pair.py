@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from burnish.compiler.driver import lower_model
+from burnish.compiler.sample import reference
 from burnish.schedules import expr as x
 from burnish.schedules.task import Buffer, Store, Task
 from burnish.schedules.templates import choose
 from burnish.schedules.templates.pair import Pair
+from onnx import parser
 
 from .harness import AVX2, NEON, WASM, ZEN5, Built, run
 
@@ -67,3 +71,22 @@ def test_random_candidates():
     assert 20 < len(candidates) < 3000 and len({k.blocks for k in candidates}) > 2 and len({k.first for k in candidates}) > 1
     for n in RNG.choice(len(candidates), 5, replace=False):
         close(run(Pair(), task, arrays, device, candidates[n], cuts=(3, 4))[0], want)
+
+
+def test_a_model_with_a_pair_is_one_kernel_that_equals_onnxruntime():
+    a, b, c, d = randn(30, 16), randn(16, 41), randn(16), randn(41)
+    text = """<ir_version: 10, opset_import: ["": 20]> g (float[2,7,30] x) => (float[2,7,41] y) {
+        t = MatMul(x, a) s = Add(t, c) u = MatMul(s, b) v = Add(u, d) y = Relu(v) }"""
+    model = ir.from_proto(parser.parse_model(text))
+    for name, array in {"a": a, "b": b, "c": c, "d": d}.items():
+        value = next(v for n in model.graph for v in n.inputs if v.name == name)
+        value.const_value, value.shape = ir.tensor(array, name=name), ir.Shape(array.shape)
+        value.type = model.graph.inputs[0].type
+        model.graph.register_initializer(value)
+    x = randn(2, 7, 30)
+    want, = reference(model, {"x": x})
+    low, = lower_model(model).groups
+    assert low.task.family == "pair" and [n.op_type for n in low.group.nodes] == ["FactorPair", "Add", "Relu"]
+    given = {n: b if isinstance(b, np.ndarray) else x.reshape(low.task.buffers[n].shape) for n, b in enumerate(low.bindings)
+             if low.task.buffers[n].role != "output"}
+    close(run(Pair(), low.task, given)[0], want)
