@@ -104,10 +104,11 @@ class IntGemm(Gemm):
     def emit(self, task: Task, knobs: Knobs, device: Device) -> Any:
         from ..tir import Kernel, T
 
-        p, d, width = shape_of(task), dot_of(task, device), knobs.vectors * device.lanes
-        rows, panels, size = block_rows(p.m, knobs), up(p.n, width), d.panel(p.k, width)
+        p, width = shape_of(task), knobs.vectors * device.lanes
+        rows, panels = block_rows(p.m, knobs), up(p.n, width)
         blocks, stores = up(p.m, rows), rt.plain(task, extents_of(task))
-        kernel = Kernel(task, self.scratch(task, knobs, device), {task.params["w"]: panels * size}, "uint8")
+        packed = {task.params["w"]: panels * dot_of(task, device).panel(p.k, width)}
+        kernel = Kernel(task, self.scratch(task, knobs, device), packed, "uint8")
 
         def body(begin: PrimExpr, end: PrimExpr) -> None:
             w = kernel.arrays[task.params["w"]]
@@ -120,14 +121,23 @@ class IntGemm(Gemm):
                 def panel(columns: int) -> None:
                     with T.serial(0, up(rows, knobs.rows)) as r:
                         i = T.Bind(T.min(r * knobs.rows, rows - knobs.rows)) if rows % knobs.rows else r * knobs.rows
-                        tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes,
-                                       lambda v: d.start(w, q * size + 4 * v * device.lanes))
-                        reduce(tile, d, knobs.ahead, lambda row, k, count: x(i, row, k, count), p.k,
-                               w, q * size + 4 * width, width)
+                        tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes, self.start(task, knobs, device, w, q))
+                        self.reduce(task, knobs, device, tile, lambda row, k, count: x(i, row, k, count), w, q)
                         tile.finish(lambda row: {"i0": b, "i1": first + i + row}, "i2", q * width, width)
                 rt.each_panel(q, panels, p.n, width, panel)
 
         return kernel.write(body)
+
+    def start(self, task: Task, knobs: Knobs, device: Device, w: Any, q: PrimExpr) -> Callable[[int], PrimExpr]:
+        """What the accumulators of panel q start from: a vector, by its number."""
+        d, width = dot_of(task, device), knobs.vectors * device.lanes
+        return lambda v: d.start(w, q * d.panel(shape_of(task).k, width) + 4 * v * device.lanes)
+
+    def reduce(self, task: Task, knobs: Knobs, device: Device, tile: rt.Tile, x: Callable[[int, PrimExpr, int], PrimExpr], w: Any,
+               q: PrimExpr) -> None:
+        """All steps of a tile over panel q of the packed weights `w`; x: as of `reduce`."""
+        d, width, k_size = dot_of(task, device), knobs.vectors * device.lanes, shape_of(task).k
+        reduce(tile, d, knobs.ahead, x, k_size, w, q * d.panel(k_size, width) + 4 * width, width)
 
     def _rows_of_x(self, kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: PrimExpr, rows: int,
                    fresh: PrimExpr) -> XAt:
