@@ -35,7 +35,8 @@ class Expr:
     """One scalar value. Compared by identity: a value used twice is one object, computed once.
 
     op: a name from the sets above, or const (value: a Python number), var (value: its name), load (value: the number of the
-    buffer among the task's buffers; args: one index per axis), select (condition, then, else), cast, reinterpret.
+    buffer among the task's buffers; args: one index per axis), select (condition, then, else), cast, reinterpret, quantize
+    (saturate(round_half_even(x) + zero) of a float32 x and an int32 zero, which the dtype can say).
     """
 
     op: str
@@ -209,6 +210,13 @@ def cast(x: Expr, dtype: str) -> Expr:
     return Expr("cast", (x,), dtype)
 
 
+def quantize(x: Expr, zero: Operand, dtype: str) -> Expr:
+    """saturate(round_half_even(x) + zero) in int8, uint8, int16 or uint16; what a NaN becomes is not said."""
+    if x.dtype != "float32":
+        raise TypeError(f"quantize of {x.dtype}: cast it to float32 first")
+    return Expr("quantize", (x, as_expr(zero, "int32")), dtype)
+
+
 # ---- Inspection --------------------------------------------------------------------------------------------------------
 
 
@@ -293,8 +301,8 @@ def from_rows(table: object) -> list[Expr]:
 
 
 _ARITY: Mapping[str, int] = {
-    "const": 0, "var": 0, "select": 3, "cast": 1, "reinterpret": 1, "and": 2, "or": 2, "not": 1, "isnan": 1, "isinf": 1,
-    **dict.fromkeys(BINARY | COMPARISONS, 2), **dict.fromkeys(UNARY, 1)}
+    "const": 0, "var": 0, "select": 3, "cast": 1, "reinterpret": 1, "quantize": 2, "and": 2, "or": 2, "not": 1, "isnan": 1,
+    "isinf": 1, **dict.fromkeys(BINARY | COMPARISONS, 2), **dict.fromkeys(UNARY, 1)}
 _NOT_FINITE = ("inf", "-inf", "nan")        # as `rows` writes them: JSON has no such numbers
 _NAME = re.compile(r"[a-z_]{1,16}[0-9]{0,4}")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any
 
+from ...schedules import expr
 from ...schedules.expr import (
     FLOATS,
     Expr,
@@ -343,8 +344,11 @@ LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uin
 
 def quantize(x: Expr, scale: Expr, zero: Expr, dtype: str) -> Expr:
     """saturate(round_half_even(x / scale) + zero), with zero an int32. Saturating first keeps the conversion in range."""
+    y = x if is_const(scale, 1) else x / scale
+    if x.dtype == "float32":
+        return expr.quantize(y, zero, dtype)
     low, high = (cast(const(limit, "int32") - zero, x.dtype) for limit in LIMITS[dtype])
-    return cast(cast(clip(unary("round", x if is_const(scale, 1) else x / scale), low, high), "int32") + zero, dtype)
+    return cast(cast(clip(unary("round", y), low, high), "int32") + zero, dtype)
 
 
 def parameter(ctx: Context, n: int) -> Tensor | None:

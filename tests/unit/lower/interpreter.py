@@ -59,6 +59,9 @@ def _node(e: Expr, args: list[np.ndarray], env: Env, arrays: Arrays) -> Any:
         case "var": return env[e.value]
         case "select": return np.where(*args)
         case "cast": return args[0] != 0 if e.dtype == "bool" else args[0].astype(e.dtype)
+        case "quantize":
+            limits = np.iinfo(e.dtype)
+            return np.clip(np.rint(args[0].astype("f8")) + args[1], limits.min, limits.max)
         case "reinterpret": return np.ascontiguousarray(args[0]).view(e.dtype).reshape(args[0].shape)
         case "load":
             array = arrays[e.value]
