@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -17,6 +17,7 @@ import onnxruntime
 from .packages import CACHE, cached
 
 SAMPLES = 8
+TEXT = {"input_ids", "attention_mask", "token_type_ids"}
 Feed = dict[str, np.ndarray]
 
 
@@ -56,12 +57,26 @@ def quantize(name: str, scheme: Scheme, path: Path) -> None:
     """Writes a model of the zoo, quantised."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    from .zoo import ZOO
     from .zoo import build as build_float
 
     types = {"u8": QuantType.QUInt8, "s8": QuantType.QInt8}
     form = QuantFormat.QDQ if scheme.form == "QDQ" else QuantFormat.QOperator
-    quantize_static(build_float(name), path, _Reader(islice(samples(name), SAMPLES)), quant_format=form,
-                    activation_type=types[scheme.activations], weight_type=types[scheme.weights], per_channel=scheme.per_channel)
+    source = build_float(name)
+    quantize_static(source, path, _Reader(islice(samples(name), SAMPLES)), quant_format=form,
+                    activation_type=types[scheme.activations], weight_type=types[scheme.weights], per_channel=scheme.per_channel,
+                    **(_products_only(source) if set(ZOO[name].inputs) == TEXT else {}))
+
+
+def _products_only(path: Path) -> dict[str, Any]:
+    """All but the products with weights stays in float: with a mask of -3e38 in eight bits nothing is left of the scores."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    weights = {t.name for t in graph.initializer}
+    computed = [n.name for n in graph.node if n.op_type == "MatMul" and n.input[1] not in weights]
+    return {"op_types_to_quantize": ["MatMul"], "nodes_to_exclude": computed,
+            "extra_options": {"OpTypesToExcludeOutputQuantization": ["MatMul"]}}
 
 
 def samples(name: str) -> Iterator[Feed]:
@@ -73,7 +88,7 @@ def samples(name: str) -> Iterator[Feed]:
         from .data import imagenet
 
         return ({"image": imagenet.preprocess(picture)} for picture, _ in imagenet.labelled())
-    if set(shapes) == {"input_ids", "attention_mask", "token_type_ids"}:
+    if set(shapes) == TEXT:
         return _texts()
     return _pictures(shapes)
 

@@ -22,6 +22,7 @@ from . import (
     minilm,
     mobilenetv1,
     mobilenetv2,
+    quantized,
     resnet,
     shipped,
     waifu2x,
@@ -83,6 +84,11 @@ ZOO: dict[str, ZooModel] = {m.name: m for m in (
     ZooModel("convnext_tiny", convnext.make, _image(224), RANDOM),
     ZooModel("deit_tiny", deit.make_deit_tiny, _image(224), RANDOM),
     ZooModel("deit_small", deit.make_deit_small, _image(224), RANDOM),
+    ZooModel("mobilenetv2_int8", quantized.make("mobilenetv2"), _image(224), RANDOM),
+    ZooModel("resnet50_int8", quantized.make("resnet50"), _image(224), RANDOM),
+    ZooModel("efficientnet_lite0_int8", quantized.make("efficientnet_lite0"), _image(224), "trained; Apache-2.0", "imagenet"),
+    ZooModel("minilm_int8", quantized.make("minilm"), {"input_ids": _TEXT, "attention_mask": _TEXT, "token_type_ids": _TEXT},
+             "trained; Apache-2.0", "wordsim353, lee"),
 )}
 
 
