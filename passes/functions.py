@@ -61,11 +61,36 @@ def add_function(model: ir.Model, name: str, rank: int | None = None) -> ir.Func
 
 # Ops whose bodies are best read as ONNX's text:
 # FactorPair    (X A + C) B: two factors of a low-rank matrix. X [..., k], A [k, r], B [r, n], C [r].
+# ShiftWeights  weights that are sums of powers of two (passes/compress/shift.py): codes uint8 [terms, bytes], two codes of 4 bits
+#               to a byte, the first in the low half, in the row-major order of the weights; scale broadcasts to them.
 _TEXT = {
     "FactorPair": """(X, A, B, C) => (Y) {
         product = MatMul(X, A)
         between = Add(product, C)
         Y = MatMul(between, B)
+    }""",
+    "ShiftWeights": """<shape> (codes, scale) => (weights) {
+        mask = Constant<value = uint8 {15}>()
+        half = Constant<value = uint8 {4}>()
+        low = BitwiseAnd(codes, mask)
+        high = BitShift<direction = "RIGHT">(codes, half)
+        last = Constant<value_ints = [-1]>()
+        even = Unsqueeze(low, last)
+        odd = Unsqueeze(high, last)
+        pairs = Concat<axis = -1>(even, odd)
+        index = Cast<to = 6>(pairs)
+        table = Constant<value = float[16] {1, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0,
+                                            -1, -0.5, -0.25, -0.125, -0.0625, -0.03125, -0.015625, 0}>()
+        terms = Gather(table, index)
+        rows = Constant<value_ints = [0, -1]>()
+        flat = Reshape(terms, rows)
+        first = Constant<value_ints = [0]>()
+        padded = ReduceSum<keepdims = 0>(flat, first)
+        dims = Constant<value_ints: ints = @shape>()
+        count = ReduceProd(dims)
+        whole = Slice(padded, first, count)
+        units = Reshape(whole, dims)
+        weights = Mul(units, scale)
     }""",
 }
 

@@ -1,0 +1,144 @@
+"""Weights as sums of powers of two, in codes of 4 bits: sign and exponent (DeepShift, Elhoushi et al., CVPR workshops 2021).
+
+A code is 1, 1/2, … 1/64 (codes 0 to 6), 0 (code 7), or their negatives (codes 8 to 15); a weight of one term is one code times
+the scale of its output channel, one of two terms the sum of two. Sixty-four is range enough: of what lies below the smallest
+power, next to nothing of a channel's energy is left, and zero itself must be a code.
+
+Powers of two alone round badly (a fifth of the output's norm on normal weights, against a 25th with two terms), so each row of
+weights makes up for what rounding has done to those before it (GPTQ: Frantar et al. 2023, algorithm 1; `obs.sweep`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import onnx_ir as ir
+
+from ..base import DOMAIN, attr, constant, initializer, maker, op
+from ..functions import add_function
+from . import obs
+from .layers import Layer
+
+LEVELS = np.array([2.0**-e for e in range(7)] + [0.0], np.float32)
+TABLE = np.concatenate([LEVELS, -LEVELS])       # float32 [16]: the value of each code
+TRIED = 24          # scales of an octave that are tried for each channel
+OPERATOR = "ShiftWeights"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a weight can be, in units of its channel's scale: `values` in order, `codes` [values, terms]."""
+
+    values: np.ndarray
+    codes: np.ndarray
+
+    def nearest(self, x: np.ndarray) -> np.ndarray:
+        """The number of the value nearest to each x."""
+        return np.searchsorted((self.values[1:] + self.values[:-1]) / 2, x)
+
+
+@cache
+def grid(terms: int) -> Grid:
+    """Of one or two terms; of pairs with an equal sum, one."""
+    codes = np.array([[a] for a in range(16)] if terms == 1 else [[a, b] for a in range(16) for b in range(a, 16)], np.uint8)
+    values, first = np.unique(TABLE[codes].sum(axis=1, dtype=np.float64), return_index=True)
+    return Grid(values, codes[first])
+
+
+def scales(w: np.ndarray, terms: int, importance: np.ndarray) -> np.ndarray:
+    """[n]: the scale of each column of w [k, n] at which rounding costs least; importance [k]: of an error in each row. A scale
+    and its double round alike but at the ends of the range, so an octave is searched, and what is found adjusted (least squares).
+    """
+    g = grid(terms)
+    top = np.abs(w).max(axis=0)
+    top[top == 0] = 1
+    best, least = np.ones(w.shape[1]), np.full(w.shape[1], np.inf)
+    for start in top / g.values[-1] * 2 ** (np.arange(TRIED) / TRIED)[:, None]:
+        q = g.values[g.nearest(w / start)]
+        energy = np.einsum("k,kn->n", importance, q * q)
+        scale = np.where(energy > 0, np.einsum("k,kn->n", importance, q * w) / np.maximum(energy, 1e-300), start)
+        scale = np.where(scale > 0, scale, start)
+        cost = np.einsum("k,kn->n", importance, (q * scale - w)**2)
+        better = cost < least
+        best[better], least[better] = scale[better], cost[better]
+    return best
+
+
+@dataclass(frozen=True)
+class Coded:
+    """codes [terms, k, n], scale [n] of a group of a layer."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """[k, n], float64 of the float32 that the codes stand for."""
+        return (TABLE[self.codes].sum(axis=0) * self.scale.astype(np.float32)).astype(np.float64)
+
+
+def rounded(w: np.ndarray, terms: int) -> Coded:
+    """To the nearest code each: where nothing is known of the layer's input."""
+    g, scale = grid(terms), scales(w, terms, np.ones(len(w)))
+    return Coded(np.moveaxis(g.codes[g.nearest(w / scale)], -1, 0), scale)
+
+
+def swept(w: np.ndarray, terms: int, h: np.ndarray) -> Coded:
+    """w [k, n] in codes such that outputs change least; h [k, k]: the damped x'x of the layer's input. Rows are settled in order,
+    then each channel's scale is the best for its codes (least squares of the outputs)."""
+    g, inverse = grid(terms), obs.inverse(h)
+    scale = scales(w, terms, 1 / np.diag(inverse))
+    chosen = np.empty(w.shape, np.int64)
+
+    def settle(i: int, row: np.ndarray) -> np.ndarray:
+        chosen[i] = g.nearest(row / scale)
+        return g.values[chosen[i]] * scale
+
+    obs.sweep(w, obs.factor_of(inverse), settle)
+    q = g.values[chosen]
+    right = h @ q
+    energy = np.einsum("kn,kn->n", q, right)
+    fitted = np.einsum("kn,kn->n", w, right) / np.maximum(energy, 1e-300)
+    return Coded(np.moveaxis(g.codes[chosen], -1, 0), np.where((energy > 0) & (fitted > 0), fitted, scale))
+
+
+# ---- In the graph --------------------------------------------------------------------------------------------------------
+
+
+def pack(codes: np.ndarray) -> np.ndarray:
+    """Codes of 4 bits [terms, …] as uint8 [terms, bytes]: in row-major order, two to a byte, the first in the low half."""
+    flat = codes.reshape(len(codes), -1)
+    flat = np.pad(flat, [(0, 0), (0, flat.shape[1] % 2)])
+    return (flat[:, 0::2] | flat[:, 1::2] << 4).astype(np.uint8)
+
+
+def unpack(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The codes [terms, *shape]."""
+    both = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
+    return both[:, :int(np.prod(shape))].reshape(len(packed), *shape)
+
+
+def write(model: ir.Model, layer: Layer, coded: list[Coded]) -> int:
+    """The layer's weights become codes, one Coded for each of its groups; how many bytes they and their scales take."""
+    codes = np.stack([layer.as_weight(np.stack([c.codes[t] for c in coded])) for t in range(len(coded[0].codes))])
+    scale = np.concatenate([c.scale for c in coded]).astype(np.float32)
+    broad = scale.reshape(-1, *[1] * (codes.ndim - 2)) if layer.is_conv else scale
+    weight, name = layer.node.inputs[1], layer.name
+    assert weight is not None and layer.node.graph is not None
+    packed = pack(codes)
+    inputs = [initializer(model, packed, f"{name}_codes"), initializer(model, broad, f"{name}_scale")]
+    made = op(OPERATOR, inputs, weight, name=f"{name}_weights", domain=DOMAIN, shape=codes.shape[1:])
+    made.attributes["shape"] = ir.AttrInt64s("shape", list(codes.shape[1:]))
+    add_function(model, OPERATOR)
+    layer.node.graph.insert_before(layer.node, made)
+    layer.node.replace_input_with(1, made.outputs[0])
+    return packed.nbytes + scale.nbytes
+
+
+def read(value: ir.Value | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Codes [terms, *shape] and scale (as it broadcasts) of weights that are made of them; None of any others."""
+    node = maker(value, OPERATOR, domain=DOMAIN)
+    packed, scale = (constant(v) for v in node.inputs) if node is not None else (None, None)
+    return None if packed is None or scale is None else (unpack(packed, tuple(attr(node, "shape"))), scale)
