@@ -10,7 +10,7 @@ accumulators start from (offset - zero point) * sum(w), with which they become s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class Dot:
     work: int = 1
     prepare: int = 0
     registers: int = 0
+    element: ClassVar[str] = "uint8"        # what an x is kept as where it is copied
 
     def steps(self, k: int) -> int:
         """Steps of a reduction over k."""
@@ -103,7 +104,18 @@ class Bytes(Dot):
 
 
 class Words(Dot):
-    """Bytes are widened to int16, whose products, two neighbours' added, are int32."""
+    """Bytes are widened to int16, whose products, two neighbours' added, are int32. An x that was widened before takes a step one
+    load, where bytes take three instructions."""
+
+    element = "int16"
+
+    def x(self, array: Array, at: PrimExpr, count: int = 4) -> PrimExpr:
+        from .tir import T, ld
+
+        if str(array.dtype) == "uint8":
+            return super().x(array, at, count)
+        pair = T.reinterpret("int32", ld(array, at, 2))
+        return T.reinterpret(f"int16x{2 * self.lanes}", T.broadcast(pair, self.lanes))
 
     def unsigned(self, x: PrimExpr) -> PrimExpr:
         return x.astype(f"int16x{2 * self.lanes}")
@@ -149,11 +161,11 @@ def dot(device: Device, top: int) -> Dot:
             return Dot(_VNNI[lanes], lanes)
         if top <= 127 and lanes > 4:
             return Bytes(_BYTES[lanes], lanes, work=3, registers=2)
-        return Words(_WORDS[lanes], lanes, depth=2, work=2, prepare=1, registers=1)
+        return Words(_WORDS[lanes], lanes, depth=2, work=2, registers=1)
     if device.arch == "wasm32" and top <= 127 and "relaxed-simd" in isa:
         return Relaxed(_RELAXED, lanes)
     if device.arch == "wasm32":
-        return Words("llvm.wasm.dot", lanes, depth=2, work=2, prepare=1, registers=1)
+        return Words("llvm.wasm.dot", lanes, depth=2, work=2, registers=1)
     if "i8mm" in isa:
         return Dot(_USDOT, lanes)
     if "dotprod" in isa:

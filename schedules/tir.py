@@ -29,7 +29,7 @@ from .task import ITEMSIZE, Task
 PrimExpr = Any
 Array = Any
 
-__all__ = ["Kernel", "T", "alloc", "build", "get", "ld", "put", "splat", "st", "strides", "tirx", "vectors"]
+__all__ = ["Kernel", "T", "alloc", "build", "get", "ld", "put", "splat", "st", "strides", "tirx", "vectors", "wide"]
 
 
 # ---- Vectors -----------------------------------------------------------------------------------------------------------

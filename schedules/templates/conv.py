@@ -288,7 +288,7 @@ def stores_of(task: Task) -> tuple[Store, ...]:
 def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, rows: int, lanes: int,
               fill: PrimExpr | float = 0) -> None:
     """Copies the input that output rows first … first + rows read, with its padding: [rows_in][columns_in][channels]."""
-    from ..tir import T, ld, splat, st
+    from ..tir import T, ld, splat, st, wide
 
     left = min(s.pl, s.columns_in) * s.channels
     columns = max(0, min(s.iw, s.columns_in - s.pl))
@@ -298,6 +298,9 @@ def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, 
     def around(at: PrimExpr, count: int) -> None:
         rt.over(count, lanes, lambda o, n: st(target, at + o, splat(fill, n), n))
 
+    def move(at: PrimExpr, start: PrimExpr, count: int) -> None:
+        rt.over(count, lanes, lambda o, n: st(target, at + o, ld(source, start + o, n).astype(wide(str(target.dtype), n)), n))
+
     with T.serial(0, s.rows_in(rows)) as r:
         y = T.Bind(first * s.sh - s.pt + r)
         with T.If(T.And(y >= 0, y < s.ih)):
@@ -305,11 +308,10 @@ def copy_rows(s: Shape, source: Any, target: Any, n: PrimExpr, first: PrimExpr, 
                 around(r * whole, left)
                 start = T.Bind((n * s.ih + y) * (s.iw * s.apart))
                 if s.apart == s.channels:
-                    rt.over(middle, lanes, lambda o, n: st(target, r * whole + left + o, ld(source, start + o, n), n))
+                    move(r * whole + left, start, middle)
                 else:
                     with T.serial(0, columns) as c:
-                        rt.over(s.channels, lanes, lambda o, n: st(
-                            target, r * whole + left + c * s.channels + o, ld(source, start + c * s.apart + o, n), n))
+                        move(r * whole + left + c * s.channels, start + c * s.apart, s.channels)
                 around(r * whole + left + middle, whole - left - middle)
             with T.Else():
                 around(r * whole, whole)

@@ -15,7 +15,7 @@ import numpy as np
 from ..device import Device
 from ..dot import Dot, pack
 from ..space import Knobs, Space
-from ..task import Task
+from ..task import ITEMSIZE, Task
 from ..template import Pack
 from . import registertile as rt
 from .conv import DirectConv, Shape, block_rows, copy_rows, pixels, touched
@@ -87,9 +87,9 @@ class IntConv(DirectConv):
         return {**like, **tile, **{name: like[name] / 4 for name in bytewise}}
 
     def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
-        s = Shape.of(task).flat
+        s, d = Shape.of(task).flat, dot_of(task, device)
         copied = s.rows_in(block_rows(s, knobs)) * s.columns_in * s.channels
-        return copied + dot_of(task, device).depth - 1 if s.padded else 0
+        return (copied + d.depth - 1) * ITEMSIZE[d.element] if s.padded else 0
 
     def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
         s, width, d = Shape.of(task).flat, knobs.vectors * device.lanes, dot_of(task, device)
@@ -105,12 +105,14 @@ class IntConv(DirectConv):
 
         s, d, width = Shape.of(task).flat, dot_of(task, device), knobs.vectors * device.lanes
         packed = {task.params["w"]: s.groups * up(s.oc, width) * panel_of(s, width, d)}
-        return Kernel(task, self.scratch(task, knobs, device), packed, "uint8")
+        return Kernel(task, self.scratch(task, knobs, device), packed, d.element)
 
     def copy(self, task: Task, device: Device, source: Any, target: Any, n: PrimExpr, first: PrimExpr, rows: int) -> None:
-        from ..tir import T
+        from ..tir import tirx
 
-        copy_rows(Shape.of(task).flat, source, target, n, first, rows, 4 * device.lanes, T.uint8(task.params["zero"]))
+        d = dot_of(task, device)
+        copy_rows(Shape.of(task).flat, source, target, n, first, rows, 4 * device.lanes // ITEMSIZE[d.element],
+                  tirx.const(task.params["zero"], d.element))
 
     def start(self, task: Task, knobs: Knobs, device: Device, w: Any, gq: PrimExpr) -> Callable[[int], PrimExpr]:
         d, width = dot_of(task, device), knobs.vectors * device.lanes

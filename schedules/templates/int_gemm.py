@@ -2,7 +2,8 @@
 
 As `gemm`, by the device's dot product (`dot`): a step of the reduction is `depth` values of k. A panel of the packed weights
 begins with what its accumulators start from, so that X is multiplied as it lies. X is read in place where k is contiguous, and
-the end of a row that fills no step byte by byte; else its rows are evaluated into scratch, a whole number of steps each.
+the end of a row that fills no step byte by byte; else, and where the dot product wants another type, its rows are evaluated into
+scratch, a whole number of steps each.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..affine import within
 from ..device import Device
 from ..dot import Dot, dot, pack
+from ..expr import cast
 from ..space import Knobs, Space
-from ..task import Task
+from ..task import ITEMSIZE, Task
 from ..template import Pack
 from . import registertile as rt
 from .gemm import Gemm, block_rows, evaluate, extents_of, shape_of, view_of
@@ -56,7 +58,8 @@ class IntGemm(Gemm):
         return tuple(sorted({min(b, up(p.m, 16)) for b in (1, fill, 2 * fill, 4 * fill)}))
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
-        p, d, view = shape_of(task), dot_of(task, device), contiguous(task)
+        p, d = shape_of(task), dot_of(task, device)
+        view = in_place(task, d)
         rows = block_rows(p.m, knobs)
         blocks, row_tiles = up(p.m, rows), up(rows, knobs.rows)
         wide = up(p.n, device.lanes)
@@ -77,7 +80,8 @@ class IntGemm(Gemm):
         return p.batch * total * up(count, device.cores) * device.cores / count
 
     def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
-        p, d, view = shape_of(task), dot_of(task, device), contiguous(task)
+        p, d = shape_of(task), dot_of(task, device)
+        view = in_place(task, d)
         rows, wide, l2 = block_rows(p.m, knobs), up(p.n, device.lanes), device.l2_kib * 1024
         blocks = up(p.m, rows)
         return {**rt.features(knobs.rows, knobs.vectors, d.panel(p.k, knobs.vectors * device.lanes), view[1] if view else p.k,
@@ -90,12 +94,8 @@ class IntGemm(Gemm):
                 "x_per_mac": up(wide, knobs.vectors) / p.n}
 
     def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
-        return 0 if contiguous(task) else block_rows(shape_of(task).m, knobs) * self._row(task, device)
-
-    def _row(self, task: Task, device: Device) -> int:
-        """Bytes of a row in scratch."""
-        d = dot_of(task, device)
-        return d.steps(shape_of(task).k) * d.depth
+        d, p = dot_of(task, device), shape_of(task)
+        return 0 if in_place(task, d) else block_rows(p.m, knobs) * d.steps(p.k) * d.depth * ITEMSIZE[d.element]
 
     def pack(self, task: Task, knobs: Knobs, device: Device) -> Mapping[int, Pack]:
         width, d = knobs.vectors * device.lanes, dot_of(task, device)
@@ -107,8 +107,8 @@ class IntGemm(Gemm):
         p, width = shape_of(task), knobs.vectors * device.lanes
         rows, panels = block_rows(p.m, knobs), up(p.n, width)
         blocks, stores = up(p.m, rows), rt.plain(task, extents_of(task))
-        packed = {task.params["w"]: panels * dot_of(task, device).panel(p.k, width)}
-        kernel = Kernel(task, self.scratch(task, knobs, device), packed, "uint8")
+        d, scratch = dot_of(task, device), self.scratch(task, knobs, device)
+        kernel = Kernel(task, scratch, {task.params["w"]: panels * d.panel(p.k, width)}, d.element)
 
         def body(begin: PrimExpr, end: PrimExpr) -> None:
             w = kernel.arrays[task.params["w"]]
@@ -143,15 +143,16 @@ class IntGemm(Gemm):
                    fresh: PrimExpr) -> XAt:
         from ..tir import T
 
-        d, k_size, row = dot_of(task, device), shape_of(task).k, self._row(task, device)
-        if view := contiguous(task):
+        d, k_size = dot_of(task, device), shape_of(task).k
+        if view := in_place(task, d):
             buffer, sm, _, rest = view
             base = T.Bind(kernel.value(rest, {"i0": b}) + first * sm)
             return lambda i, r, k, count: d.x(kernel.arrays[buffer], base + i * sm + r * sm + k, count)
-        operand = within(task.operands["x"], extents_of(task))
+        operand, row = cast(within(task.operands["x"], extents_of(task)), d.element), d.steps(k_size) * d.depth
+        lanes = device.lanes * (2 if contiguous(task) else 1)       # what only moves comes in wider vectors than what is computed
         with T.If(fresh), T.Then(), T.serial(0, rows) as r:
-            rt.over(k_size, device.lanes, lambda at, n: evaluate(
-                kernel, operand, "r0", at, n, device.lanes, {"i0": b, "i1": first + r}, r * row, 1))
+            rt.over(k_size, lanes, lambda at, n: evaluate(
+                kernel, operand, "r0", at, n, lanes, {"i0": b, "i1": first + r}, r * row, 1))
         return lambda i, r, k, _: d.x(kernel.scratch, (i + r) * row + k)
 
 
@@ -168,6 +169,11 @@ def contiguous(task: Task) -> tuple[int, int, int, Any] | None:
     """X as (buffer, stride of m, 1, offset of the batch) where its rows can be read in place."""
     view = view_of(task)
     return view if view and view[2] == 1 else None
+
+
+def in_place(task: Task, d: Dot) -> tuple[int, int, int, Any] | None:
+    """X as of `contiguous`, where the dot product takes it as it lies."""
+    return contiguous(task) if d.element == "uint8" else None
 
 
 def tile_cost(rows: int, vectors: int, steps: int, pitch: int, task: Task, d: Dot, device: Device) -> float:
