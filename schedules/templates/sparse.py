@@ -1,15 +1,17 @@
 """Weights with zeros, packed for kernels that skip them.
 
-A panel of `width` output channels keeps the steps of the reduction in which any of its weights is not zero. What it keeps of
-W [K, N] lies in one flat array of W's type:
+Weights W [K, N] are cut into panels of `width` output channels, and these into blocks of `step` steps of the reduction: 1 of
+floats, 4 of bytes, which a dot product sums. A panel keeps the blocks in which any weight is not zero. What is kept lies in one
+flat array of W's type:
 
-    starts [panels + 1]     of each panel's steps among all that are kept; int32, to the end of a cache line
-    weights [kept][width]   panel after panel
-    places [kept]           where in the input a step reads, from the place of its first: int32
+    starts [panels + 1]     of each panel's blocks among all that are kept; int32
+    accumulators [N]        what they start from, where that is not 0: int32; to the end of a cache line
+    weights [kept blocks]   panel after panel, each as the kernel multiplies it: [step / depth][width][depth]
+    places [kept blocks]    where in the input a block's first step reads, from the place of the first of all: int32
 
 So a step is: read its place, read the input of each row there, multiply by the weights. Every panel may keep another number of
-steps: the kernel reads how many, and one kernel serves all weights of a shape. On Zen 5 a step of two vectors of weights and 8 to
-14 rows takes as long as a dense kernel's; with one vector each product needs a load of its own, which costs a fifth.
+blocks: the kernel reads how many, and one kernel serves all weights of a shape. On Zen 5 a step of two vectors of weights and 8
+to 14 rows takes as long as a dense kernel's; with one vector each product needs a load of its own, which costs a fifth.
 
 Tasks say how their zeros lie (compiler/lower/sparsity.py): params["group"], the channels that share their zeros, and
 params["kept"], how many blocks of step x group a group keeps, on average.
@@ -25,12 +27,13 @@ import numpy as np
 
 from ..device import Device
 from ..task import Task
-from . import registertile as rt
 from .registertile import up
 
 PrimExpr = Any
 LINE = 64           # bytes
 LOAD = 1.15         # of a load, in multiply-adds, where nothing but loads is done (Zen 5)
+FROM_L2 = 1 / 20    # of a byte of the input, in multiply-adds (Zen 5)
+STEP = 4            # of bytes
 
 
 def refuses(task: Task) -> str | None:
@@ -49,14 +52,14 @@ def widths(task: Task, channels: int, device: Device) -> list[int]:
     return [v for v in range(1, min(group, 12) + 1) if group % v == 0 and v < most] + [most] * (most <= min(group, 12))
 
 
-def step_cost(rows: int, vectors: int, panel: int, pitch: int, device: Device) -> float:
-    """As `registertile.step_cost`, of a step whose place is read from memory."""
-    return max(rt.step_cost(rows, vectors, panel, pitch, device), LOAD * (rows + vectors + 1))
+def step_cost(plain: float, rows: int, vectors: int) -> float:
+    """Of a step that takes `plain` multiply-adds in a dense kernel, where its place is read from memory."""
+    return max(plain, LOAD * (rows + vectors + 1))
 
 
 def thinned(task: Task, w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Some weights of the task with zeros as its own have them."""
-    step, group = 4 if w.dtype == np.int8 else 1, task.params["group"]
+    step, group = STEP if w.dtype == np.int8 else 1, task.params["group"]
     matrix = w.reshape(-1, w.shape[-1]).copy()
     blocks = up(len(matrix), step)
     for at in range(0, matrix.shape[1], group):
@@ -68,44 +71,68 @@ def thinned(task: Task, w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Layout:
-    """Of packed weights; itemsize: of an element."""
+    """Of packed weights; itemsize: bytes of an element; step: of a block; depth: steps that an instruction sums; begins: do
+    accumulators start from something?"""
 
     width: int
     panels: int
     itemsize: int = 4
+    step: int = 1
+    depth: int = 1
+    begins: bool = False
 
     @classmethod
-    def of(cls, channels: int, width: int) -> Layout:
+    def floats(cls, channels: int, width: int) -> Layout:
         return cls(width, up(channels, width))
+
+    @classmethod
+    def bytes(cls, channels: int, width: int, depth: int) -> Layout:
+        return cls(width, up(channels, width), 1, STEP, depth, begins=True)
+
+    @property
+    def block(self) -> int:
+        """Elements of a block."""
+        return self.step * self.width
 
     @property
     def weights(self) -> int:
         """The element with which the weights begin."""
-        return up((self.panels + 1) * 4, LINE) * LINE // self.itemsize
+        numbers = self.panels + 1 + self.begins * self.panels * self.width
+        return up(numbers * 4, LINE) * LINE // self.itemsize
 
-    def pack(self, w: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """places: int32 [K]."""
+    def pack(self, w: np.ndarray, places: np.ndarray, accumulators: np.ndarray | None = None) -> np.ndarray:
+        """w [K, N], K whole blocks; places: [K / step] of the blocks; accumulators: int32 [N]."""
         k, n = w.shape
-        columns = np.pad(w, [(0, 0), (0, self.panels * self.width - n)]).reshape(k, self.panels, self.width)
-        kept = (columns != 0).any(axis=2).T
-        panel, step = np.nonzero(kept)
-        starts = np.zeros(self.weights * self.itemsize // 4, "<i4")
-        starts[1:self.panels + 1] = np.cumsum(kept.sum(axis=1))
-        return np.concatenate([starts.view(w.dtype), columns[step, panel].reshape(-1), places[step].astype("<i4").view(w.dtype)])
+        columns = np.pad(w, [(0, 0), (0, self.panels * self.width - n)])
+        blocks = columns.reshape(k // self.step, self.step // self.depth, self.depth, self.panels, self.width)
+        panel, at = np.nonzero(blocks.any(axis=(1, 2, 4)).T)
+        head = np.zeros(self.weights * self.itemsize // 4, "<i4")
+        head[1:self.panels + 1] = np.cumsum(np.bincount(panel, minlength=self.panels))
+        if accumulators is not None:
+            head[self.panels + 1:self.panels + 1 + n] = accumulators
+        kept = blocks[at, :, :, panel].swapaxes(-1, -2)
+        return np.concatenate([head.view(w.dtype), kept.reshape(-1), places[at].astype("<i4").view(w.dtype)])
 
-    def steps(self, w: Any, q: PrimExpr) -> Callable[[Callable[[PrimExpr, PrimExpr], None]], None]:
-        """A loop over the steps of panel q: calls its body with the step's place and with where in `w` its weights begin."""
+    def number(self, w: Any, at: PrimExpr) -> PrimExpr:
+        """The int32 at element `at`."""
+        from ..tir import T, ld
+
+        return T.reinterpret("int32", ld(w, at, 4 // self.itemsize))
+
+    def start(self, w: Any, q: PrimExpr, vector: int, lanes: int) -> PrimExpr:
+        """What a vector of panel q's accumulators starts from."""
+        from ..tir import T, ld
+
+        at = (self.panels + 1 + q * self.width + vector * lanes) * (4 // self.itemsize)
+        return T.reinterpret(f"int32x{lanes}", ld(w, at, lanes * 4 // self.itemsize))
+
+    def each(self, w: Any, q: PrimExpr, body: Callable[[PrimExpr, PrimExpr], None]) -> None:
+        """A loop over the blocks of panel q: body(place in the input, where in `w` the block's weights begin)."""
         from ..tir import T
 
-        def number(at: PrimExpr) -> PrimExpr:
-            return T.reinterpret("int32", w[at])
-
-        first = T.Bind(number(q))
-        count = T.Bind(number(q + 1) - first)
-        places = T.Bind(self.weights + number(self.panels) * self.width + first)
-
-        def loop(body: Callable[[PrimExpr, PrimExpr], None]) -> None:
-            with T.serial(0, count) as j:
-                body(T.Bind(number(places + j)), self.weights + (first + j) * self.width)
-
-        return loop
+        word = 4 // self.itemsize
+        first = T.Bind(self.number(w, q * word))
+        count = T.Bind(self.number(w, (q + 1) * word) - first)
+        places = T.Bind(self.weights + self.number(w, self.panels * word) * self.block + first * word)
+        with T.serial(0, count) as j:
+            body(T.Bind(self.number(w, places + j * word)), self.weights + (first + j) * self.block)

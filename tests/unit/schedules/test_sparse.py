@@ -126,7 +126,7 @@ def test_packing_keeps_what_is_not_zero():
     w = RNG.standard_normal((30, 40)).astype("f4") * (RNG.random((30, 1)) < 0.4)
     w[:, 32:] = 0
     w[7, 39] = 5
-    layout = Layout.of(40, 16)
+    layout = Layout.floats(40, 16)
     packed = layout.pack(w, 10 * np.arange(30))
     rows = np.flatnonzero(w[:, 0])
     starts = packed.view("i4")[:4]
