@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from ...passes.canonical.remove_dead_code import RemoveDeadCode
 from ...passes.compress.layers import layers
 from ...passes.compress.treatment import Treatment
 from ..driver import Progress, silent
@@ -60,16 +61,16 @@ def apply(original: ir.Model, recipe: Recipe, data: Calibration, progress: Progr
     if any(t.shift for t in wanted.values()):
         from .shift import shift
         reports += shift(model, wanted, data, progress=progress)
-    if any(t.precision == "integer-only" for t in wanted.values()):
+    if any(t.precision == "integer-only" for t in wanted.values()):     # then there is nothing left to reconstruct, either
         from .integer_only import integer_only
         reports += integer_only(model, data, top=recipe.top, progress=progress)
-        return Applied(model, tuple(reports))       # every value is an integer now: there is nothing left to reconstruct
-    if any(t.precision != "float" for t in wanted.values()):
+    elif any(t.precision != "float" for t in wanted.values()):
         from .quantize import quantize
         reports += quantize(model, wanted, data, top=recipe.top, progress=progress)
-    if recipe.recover and any(t.sparsity or t.integer for t in wanted.values()):
+    if recipe.recover and any(t.sparsity or t.precision == "int8" for t in wanted.values()):
         from .recover import recover
         reports += recover(pruned if recipe.slice else original, model, data, progress=progress)
+    RemoveDeadCode()(model)     # weights that others took the place of
     return Applied(model, tuple(reports))
 
 
