@@ -60,17 +60,15 @@ def imbalance(task: Task, candidate: Candidate, device: Device) -> float:
 
 def default(task: Task, device: Device) -> Candidate | None:
     """What the task is made with where nothing is known of it: the choice of least predicted cost of the first template, or of
-    one that skips zeros where that costs clearly less than every other way."""
+    one that skips zeros where that costs clearly less."""
     template = choose(task, device)
     if template is None:
         return None
-    every = makers(task, device)
-    if any(t.skips_zeros for t in every):
-        costs = {t: t.cost(task, t.default(task, device), device) for t in every}
-        cheapest = min(every, key=costs.__getitem__)
-        if cheapest.skips_zeros and costs[cheapest] < CLEARLY * min(c for t, c in costs.items() if not t.skips_zeros):
-            template = cheapest
-    return Candidate(template.name, template.default(task, device))
+    made, *others = [(t, t.default(task, device)) for t in makers(task, device) if t is template or t.skips_zeros]
+    for t, knobs in others:
+        if t.cost(task, knobs, device) < CLEARLY * made[0].cost(task, made[1], device):
+            made = (t, knobs)
+    return Candidate(made[0].name, made[1])
 
 
 def why_not(candidate: Candidate, task: Task, device: Device) -> str | None:
