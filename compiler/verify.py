@@ -31,9 +31,8 @@ class Difference:
 
 
 def difference(name: str, got: np.ndarray, expected: np.ndarray, noise: float = 0.0) -> Difference:
-    """noise: the oracle's own, which only floats have."""
-    base = TOLERANCE.get(str(expected.dtype), 0.0)
-    tolerance = max(base, NOISE * noise) if base else 0.0
+    """noise: the oracle's own."""
+    tolerance = max(TOLERANCE.get(str(expected.dtype), 0.0), NOISE * noise)
     if got.shape != expected.shape or got.dtype != expected.dtype:
         found, wanted = (f"{a.dtype}{list(a.shape)}" for a in (got, expected))
         return Difference(f"{name} ({found} instead of {wanted})", np.inf, tolerance)
