@@ -39,7 +39,7 @@ RULES: dict[str, Rule] = {}
 
 # Ops that exist for maps: they ask for channels-last themselves. Convolutions insist on it, since their kernels know no other
 # order; the others take it where that saves more than the transposes around them cost.
-OURS = frozenset({"SiLU"})          # ops of our own that any order suits
+OURS = frozenset({"Lookup", "Requantize", "SiLU"})      # ops of our own that any order suits
 INSISTENT = frozenset({"Conv", "ConvInteger", "ConvTranspose", "QLinearConv"})
 SEEDS = frozenset({*SPATIAL, "GlobalAveragePool", "GlobalMaxPool", "Resize"})
 
@@ -141,9 +141,9 @@ ELEMENTWISE = frozenset({
     "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot",
     "BitwiseOr", "BitwiseXor", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor",
     "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less",
-    "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal",
-    "Relu", "Round", "Selu", "Shrink", "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum",
-    "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
+    "LessOrEqual", "Log", "Lookup", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow",
+    "Reciprocal", "Relu", "Requantize", "Round", "Selu", "Shrink", "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
+    "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
 })
 
 

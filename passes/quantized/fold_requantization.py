@@ -29,8 +29,8 @@ class FoldRequantization(NodePass):
 
     def rewrite(self, node: ir.Node, model: ir.Model) -> bool:
         scale, x, y = Scale.of(node), node.inputs[0], node.outputs[0]
-        if scale is None or not scale.per_tensor or scale.scale == 1 or x is None:
-            return False
+        if scale is None or not scale.per_tensor or scale.scale == 1 or x is None or x.is_graph_input():
+            return False        # (of an input the quotient is as good as the product, and exact)
         factor = 1 / np.float64(scale.scale)
         new = _Scaling(node, model, factor)
         one, zero = (initializer(model, a, f"{y.name}_scale") for a in (np.ones((), np.float32), scale.zero))

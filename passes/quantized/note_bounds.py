@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 
-from ..base import DOMAIN, GraphPass, Stage, constant, scalar
+from ..base import DOMAIN, GraphPass, Stage, attr, constant, scalar
 from ..functions import PREFIX
 from .move_scales import MOVES
 
 TOP = "top"     # the key in a value's metadata: the largest number that it takes
 LARGEST = 255
+
+
+_INTEGER: dict[str, Callable[[ir.Node], int]] = {       # what the attributes of ops of our own say
+    "Requantize": lambda node: int(attr(node, "high")), "Lookup": lambda node: int(attr(node, "table").max()),
+    "IntegerSoftmax": lambda node: int(attr(node, "radix")) - 1}
 
 
 class NoteBounds(GraphPass):
@@ -45,6 +52,8 @@ def _bound(node: ir.Node) -> int:
         low = scalar(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else 0
         bound = top(node.inputs[0])
         return LARGEST if low is None else max(int(low), bound if high is None else min(bound, int(high)))
+    if node.domain == DOMAIN and kind in _INTEGER:
+        return min(LARGEST, _INTEGER[kind](node))
     if kind not in MOVES or (kind == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest"):
         return LARGEST
     bounds = [top(v) for v in node.inputs[MOVES[kind]]]
