@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from .candidate import Candidate
 from .device import Device
 from .features import NAMES, matrix
 from .task import Task
+from .template import Template
 
 if TYPE_CHECKING:       # takes a third of a second to load, which nobody should wait for who only runs an artifact
     import xgboost as xgb
@@ -27,6 +28,7 @@ if TYPE_CHECKING:       # takes a third of a second to load, which nobody should
 PRETRAINED = Path(__file__).parent / "pretrained"
 KINDS: Mapping[str, str] = {"x86_64": "cpu", "aarch64": "cpu", "wasm32": "wasm"}     # architecture -> file
 STEP = math.log(1.02)       # times this close are one grade: less than the noise of most measurements
+TRAINED = "templates"       # attribute of a booster: the templates whose candidates it has seen
 GRADES = 31                 # of which the last is for whatever takes longer than 1.02 ** 31 = 1.85 times the best
 # Of a session's trees, which see few tasks: with a weaker reg_lambda they unlearn what is right on a device that is known well.
 UPDATE_ROUNDS, UPDATE = 30, {"eta": 0.1, "max_depth": 4, "reg_lambda": 20}
@@ -59,6 +61,11 @@ class CostModel:
         """The model shipped for devices of this kind; None where there is none. Raises ModelFileError."""
         kind = KINDS.get(device.arch)
         return cls(load(PRETRAINED / f"{kind}.json"), nthread, seed) if kind else None
+
+    def knows(self, templates: Iterable[Template]) -> bool:
+        """Was it trained on all of them? What it says of others is a guess. Analytic costs know every template."""
+        known = set((self._base.attr(TRAINED) or "").split()) if self._base is not None else None
+        return known is None or all(t.name in known for t in templates)
 
     def scores(self, task: Task, candidates: Sequence[Candidate], device: Device) -> np.ndarray:
         """float32 [candidates]: the higher, the faster. Comparable among candidates of one task only."""
@@ -98,7 +105,9 @@ def load(path: Path) -> xgb.Booster:
     return booster
 
 
-def save(booster: xgb.Booster, path: Path) -> None:
+def save(booster: xgb.Booster, path: Path, templates: Iterable[str]) -> None:
+    """templates: names of those that it was trained on."""
+    booster.set_attr(**{TRAINED: " ".join(sorted(set(templates)))})
     data = bytes(booster.save_raw("json"))
     path.write_bytes(data)
     checksum(path).write_text(line(path, data))

@@ -39,13 +39,13 @@ def pick(task: Task, device: Device, known: Sequence[tuple[int, TuningRecord]], 
         if usable:
             best = fastest(usable, device)
             return Pick(best.candidate, ORIGINS[distance], best)
-    if ranker is not None:
+    if ranker is not None and ranker.knows(allowed):
         choices = options(task, device, exact)
         if len(choices) > 1:
             return Pick(choices[int(np.argmax(ranker.scores(task, choices, device)))], "cost model")
     untuned = default(task, device)
     assert untuned is not None      # as there is a template
-    return Pick(untuned, "default" if ranker is None else "only choice")
+    return Pick(untuned, "only choice" if len(options(task, device, exact)) == 1 else "default")
 
 
 def fastest(records: Sequence[TuningRecord], device: Device) -> TuningRecord:

@@ -139,7 +139,7 @@ def fit(folder: Annotated[Path, typer.Option(help="of the measurements and the m
     """Trains each kind's model on what was measured there, and writes it: the same measurements, the same bytes."""
     for kind, measured in kinds(Store(folder).measured()).items():
         path = folder / f"{kind}.json"
-        save(boosted([m.group for m in measured]), path)
+        save(boosted([m.group for m in measured]), path, (c.template for m in measured for c in m.group.candidates))
         console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, from {sum(len(m.group.seconds) for m in measured)} trials of "
                       f"{len(measured)} tasks on {len({m.device.name for m in measured})} devices")
 

@@ -100,7 +100,7 @@ def test_round_trip_and_the_same_bytes_again(measured, tmp_path):
     first, second = (cost_model.train(groups, 20, seed=5).save_raw("json") for _ in range(2))
     assert first == second
     path = tmp_path / "m.json"
-    cost_model.save(cost_model.train(groups, 20, seed=5), path)
+    cost_model.save(cost_model.train(groups, 20, seed=5), path, ["f32-gemm-packed"])
     assert path.read_bytes() == first
     task, candidates, device = groups[0].task, options(groups[0].task, groups[0].device), groups[0].device
     np.testing.assert_array_equal(CostModel(cost_model.load(path)).scores(task, candidates, device),
@@ -162,7 +162,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, monkeypatch):
             CostModel.pretrained(ZEN5)
     other = cost_model.load(PRETRAINED / "cpu.json")
     other.feature_names = [f"{name}_of_another_version" for name in NAMES]
-    cost_model.save(other, path)
+    cost_model.save(other, path, [])
     with pytest.raises(ModelFileError, match="other features"):
         CostModel.pretrained(ZEN5)
 

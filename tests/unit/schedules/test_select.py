@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from burnish.schedules.candidate import Candidate, default, options
+from burnish.schedules import cost_model
+from burnish.schedules.candidate import Candidate, default, makers, options
 from burnish.schedules.cost_model import CostModel
 from burnish.schedules.records import Fingerprint, TuningRecord
 from burnish.schedules.select import ORIGINS, Pick, fastest, pick
@@ -94,3 +96,14 @@ def test_a_kernel_for_one_core_has_to_be_that_much_faster() -> None:
     assert fastest(pair, ZEN5).candidate == alone and fastest(pair, dual).candidate == shared
     pair = [record(alone, 1e-5, situ=0.99e-5), record(shared, 1e-5, situ=1e-5)]
     assert fastest(pair, ZEN5).candidate == alone and fastest(pair, dual).candidate == shared
+
+
+def test_a_model_is_not_asked_of_templates_that_it_never_saw(tmp_path: Path) -> None:
+    shipped = CostModel.pretrained(ZEN5)
+    assert shipped is not None
+    assert shipped.knows(makers(TASK, ZEN5, True)) and pick(TASK, ZEN5, [], shipped, True).origin == "cost model"    # type: ignore[union-attr]
+    booster = cost_model.load(cost_model.PRETRAINED / "cpu.json")
+    cost_model.save(booster, tmp_path / "other.json", ["any-rows"])
+    stranger = CostModel(cost_model.load(tmp_path / "other.json"))
+    assert not stranger.knows(makers(TASK, ZEN5, True))
+    assert pick(TASK, ZEN5, [], stranger, True) == Pick(default(TASK, ZEN5), "default")     # type: ignore[arg-type]
