@@ -229,7 +229,7 @@ class _Partitioner:
         work = max((w for r, w in asked.items() if self.kind[r] is Kind.POINTWISE), default=0.0) + sum(
             w for r, w in asked.items() if self.kind[r] is not Kind.POINTWISE)
         group.work[producer] = work
-        if self.kind[producer] is Kind.VIEW or producer.op_type in COPIES:
+        if self.kind[producer] is Kind.VIEW or producer.op_type in COPIES or weights_of_codes(producer):
             return True
         size, cost = size_of(value), 16 if producer.op_type in EXPENSIVE else 1
         return cost * (work - size) <= LAUNCH + MEMORY * size and work <= BLOWUP * max(size, group.work[group.root])
@@ -256,6 +256,11 @@ def keeps_rows(node: ir.Node) -> bool:
         return node.attributes.get_string("mode", "DCR") == "DCR" and shape_of(node.outputs[0])[3] % 8 == 0
     perm = node.attributes.get_ints("perm", []) if node.op_type == "Transpose" else []
     return len(perm) > 0 and perm[-1] == len(perm) - 1
+
+
+def weights_of_codes(node: ir.Node) -> bool:
+    """Does it decode constants? Passes leave such nodes for readers that take the codes as they are (lower/coded.py)."""
+    return node.op_type in ("DequantizeLinear", "ShiftWeights") and all(v.const_value is not None for v in used_values(node))
 
 
 def taps(node: ir.Node) -> int:

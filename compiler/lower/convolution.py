@@ -12,6 +12,7 @@ import numpy as np
 
 from ...schedules.expr import Expr, add, all_of, cast, const, equal, floor, indices, load, maximum, minimum, select, var
 from ...schedules.task import Stage
+from .coded import coded
 from .registry import ANCHOR, Anchor, Context, Output, lowering
 from .rows import Rows, result, wide
 from .sparsity import pattern
@@ -28,8 +29,12 @@ def convolution(ctx: Context) -> Anchor:
     """X [n, c, *spatial] (or channels last), W [oc, c / group, *kernel], B [oc]."""
     layout, x, w = layout_of(ctx), ctx.input(0), ctx.input(1)
     windows = Windows.of(ctx, w.shape[2:], layout.spatial(x.shape), layout.spatial(ctx.output_shape()))
-    constant = ctx.array(1) if layout.channels_last and plane(ctx, windows) else None
-    if constant is not None and x.dtype == "float32" and x.size and constant.size:
+    able = layout.channels_last and plane(ctx, windows) and x.dtype == "float32" and 0 not in (x.size, w.size)
+    if able and (weights := coded(ctx, 1, 0)) is not None:
+        return fast(ctx, windows, weights.codes, lambda c: bias_at(ctx, 2, c, weights.scaled(ctx, var("acc", "float32"), c)),
+                    **weights.params(ctx))
+    constant = ctx.array(1) if able else None
+    if constant is not None:
         return fast(ctx, windows, constant, lambda c: bias_at(ctx, 2, c, var("acc", "float32")))
     return _general(ctx, layout, windows)
 
@@ -48,7 +53,7 @@ def plane(ctx: Context, windows: Windows) -> bool:
     return windows.rank <= 2 or is_product(ctx, windows)
 
 
-def fast(ctx: Context, windows: Windows, weight: np.ndarray, value: Value, step: int = 1, **params: int) -> Anchor:
+def fast(ctx: Context, windows: Windows, weight: np.ndarray, value: Value, step: int = 1, **params: int | str) -> Anchor:
     """Channels last, the weights [oc, c / group, *kernel] known, a `plane`: families `gemm`, `conv`, `depthwise`.
 
     value: what lands in an element, given its channel; step: of the zeros that kernels can skip; params: further ones.
@@ -57,7 +62,7 @@ def fast(ctx: Context, windows: Windows, weight: np.ndarray, value: Value, step:
             else _direct(ctx, windows, weight, value, step, params))
 
 
-def _matmul(ctx: Context, weight: np.ndarray, value: Value, step: int, params: Mapping[str, int]) -> Anchor:
+def _matmul(ctx: Context, weight: np.ndarray, value: Value, step: int, params: Mapping[str, int | str]) -> Anchor:
     """Every pixel is a row: Y [pixels, oc] = X [pixels, ic] W [ic, oc]."""
     oc, ic = weight.shape[:2]
     m = ctx.input(0).size // ic
@@ -70,7 +75,8 @@ def _matmul(ctx: Context, weight: np.ndarray, value: Value, step: int, params: M
                   {"x": load(x, (0, row, var("r0")), ctx.input(0).dtype)})
 
 
-def _direct(ctx: Context, windows: Windows, weight: np.ndarray, value: Value, step: int, params: Mapping[str, int]) -> Anchor:
+def _direct(ctx: Context, windows: Windows, weight: np.ndarray, value: Value, step: int,
+            params: Mapping[str, int | str]) -> Anchor:
     """Families `depthwise` and `conv`; a 1-D convolution is one of height 1."""
     groups, (oc, ic) = ctx.attr("group", 1), weight.shape[:2]
     shape = ctx.input(0).shape

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ...schedules.expr import Expr, cast, indices, var
+from .coded import coded
+from .coded import product as coded_product
 from .registry import ANCHOR, Anchor, Context, Output, lowering
 from .rows import Rows, result, wide
 from .sparsity import pattern
@@ -25,6 +27,9 @@ def matmul(ctx: Context) -> Anchor:
     a, b, out = ctx.input(0), ctx.input(1), ctx.output_shape()
     k, n = a.shape[-1], b.shape[-1] if len(b.shape) > 1 else 1
     if math.prod(b.shape[:-2]) == 1:    # one matrix for all rows of A
+        weights = coded(ctx, 1, -1) if len(b.shape) == 2 and n > 1 and a.dtype == "float32" and a.size and b.size else None
+        if weights is not None:
+            return coded_product(ctx, ctx.view(0, (1, math.prod(a.shape[:-1]), k)), weights, out)
         known = ctx.array(1)
         return product(ctx, ctx.view(0, (1, math.prod(a.shape[:-1]), k)), ctx.view(1, (1, k, n)), out,
                        known=None if known is None else known.reshape(k, n))

@@ -6,6 +6,7 @@ from ..device import Device
 from ..task import Task
 from ..template import Template
 from .attention import Attention
+from .coded_gemm import CodedGemm
 from .conv import DirectConv
 from .conv_narrow import NarrowConv
 from .depthwise import Depthwise
@@ -25,9 +26,9 @@ from .sparse_gemm import SparseGemm, SparseIntGemm
 from .winograd import Winograd
 
 TEMPLATES: tuple[Template, ...] = (
-    Gemm(), IntGemm(), ComputedGemm(), NarrowConv(), DirectConv(), IntConv(), Winograd(), Depthwise(), IntDepthwise(),
-    Attention(), Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent(), Pair(), SparseGemm(), SparseConv(),
-    SparseIntGemm(), SparseIntConv(),
+    Gemm(), IntGemm(), ComputedGemm(), CodedGemm(), NarrowConv(), DirectConv(), IntConv(), Winograd(), Depthwise(),
+    IntDepthwise(), Attention(), Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent(), Pair(), SparseGemm(),
+    SparseConv(), SparseIntGemm(), SparseIntConv(),
 )
 
 
