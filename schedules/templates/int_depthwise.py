@@ -89,7 +89,7 @@ class IntDepthwise(Template):
 
     def space(self, task: Task, device: Device) -> Space:
         s, d = Shape.of(task), dot(device, task.params["top"])
-        blocks = sorted({min(b, s.oh) for b in (1, 2, 4, 8)})
+        blocks = sorted({min(b, s.oh) for b in (1, 2, 4, 8, 16, 32)})
         vectors = [v for v in (1, 2, 4) if v * device.lanes <= s.c] or [1]
         return (Space.of(rows=range(1, min(s.oh, 4) + 1), wide=range(1, min(s.ow, 12) + 1), vectors=vectors, blocks=blocks)
                 .require(lambda k: (k.rows * k.wide + 1) * k.vectors + 1 + d.registers <= device.vector_registers,

@@ -17,7 +17,7 @@ import numpy as np
 from ..affine import lanewise, within
 from ..device import Device
 from ..expr import Expr, post_order
-from ..task import Store, Task
+from ..task import ITEMSIZE, Store, Task
 
 if TYPE_CHECKING:
     from ..tir import Kernel
@@ -120,28 +120,37 @@ class Tile:
         variable along the width, whose value at the left edge is `base`, a multiple of `multiple`."""
         from ..tir import T, alloc, ld, st, vectors
 
+        bytes_only = all(ITEMSIZE[self.kernel.task.buffers[s.buffer].dtype] == 1 for s in self.stores)
+        step = self.lanes * (4 if bytes_only else 1)       # four vectors are packed to one of bytes
         if self.width % self.lanes == 0 and weight(self.stores) * self.rows * self.vectors <= INLINE:
             for r in range(self.rows):
-                for v in range(self.vectors):
-                    self._piece(self.acc, r * self.pitch, v * self.lanes, self.lanes, place(r), column, base, multiple)
+                for o, n in vectors(self.width, step):
+                    at = r * self.pitch + o
+                    if n > self.lanes:      # beside `acc`, which is read and written in vectors of the same size
+                        together = alloc(n, self.dtype)
+                        for part in range(0, n, self.lanes):
+                            st(together, part, ld(self.acc, at + part, self.lanes), self.lanes)
+                        self._piece(together, 0, o, n, place(r), column, base, multiple)
+                    else:
+                        self._piece(self.acc, at, o, n, place(r), column, base, multiple)
             return
         # Through memory, so that one copy of the code serves all rows. A separate array: `acc` must keep constant indices.
         out = alloc(self.rows * self.pitch, self.dtype)
         for at in range(0, self.rows * self.pitch, self.lanes):
             st(out, at, ld(self.acc, at, self.lanes), self.lanes)
         with T.serial(0, self.rows) as r:
-            whole = self.width // self.lanes
-            if whole:
+            if whole := self.width // step:
                 with T.serial(0, whole) as v:
-                    self._piece(out, r * self.pitch, v * self.lanes, self.lanes, place(r), column, base, multiple)
-            for o, n in vectors(self.width, self.lanes):
-                if n < self.lanes:
-                    self._piece(out, r * self.pitch, o, n, place(r), column, base, multiple)
+                    self._piece(out, r * self.pitch + v * step, v * step, step, place(r), column, base, multiple)
+            for o, n in vectors(self.width, step):
+                if n < step:
+                    self._piece(out, r * self.pitch + o, o, n, place(r), column, base, multiple)
 
-    def _piece(self, array: Any, row: PrimExpr, o: PrimExpr, n: int, env: Mapping[str, PrimExpr], column: str, base: PrimExpr,
+    def _piece(self, array: Any, at: PrimExpr, o: PrimExpr, n: int, env: Mapping[str, PrimExpr], column: str, base: PrimExpr,
                multiple: int) -> None:
+        """Stores the n accumulators array[at …], which belong `o` right of the tile's left edge."""
         align = math.gcd(multiple, o) if isinstance(o, int) else math.gcd(multiple, n)
-        emit_vector(self.kernel, self.stores, n, lambda lane: {**env, "acc": array[row + o + lane]}, column, base + o, align)
+        emit_vector(self.kernel, self.stores, n, lambda lane: {**env, "acc": array[at + lane]}, column, base + o, align)
 
 
 def emit_vector(kernel: Kernel, stores: Sequence[Store], n: int, env: Callable[[PrimExpr], Mapping[str, PrimExpr]], column: str,
