@@ -16,6 +16,9 @@ from .calibration import Calibration
 from .hessian import Moments, gather, stages
 from .report import LayerReport
 
+HELD = 4                        # each HELD-th sample only judges how much the others can be trusted
+DAMPINGS = (0.01, 0.1, 1.0)     # of the mean of H's diagonal
+
 
 def shift(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibration | None = None, *,
           progress: Progress = silent) -> list[LayerReport]:
@@ -31,28 +34,31 @@ def shift(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibratio
         return [_coded(model, layer, treatments[layer.name].shift, None) for layer in chosen]
     original, reports = model.clone(), []
     for stage in stages(chosen):
-        found, _ = gather(model, stage, data, original, what="observe for shifts", progress=progress)
+        found, held = gather(model, stage, data, original, HELD, "observe for shifts", progress)
         for done, layer in enumerate(stage, 1):
-            reports.append(_coded(model, layer, treatments[layer.name].shift, found[layer.name]))
+            reports.append(_coded(model, layer, treatments[layer.name].shift, found[layer.name], held[layer.name]))
             progress("shift", done, len(stage))
     return reports
 
 
-def _coded(model: ir.Model, layer: Layer, terms: int, seen: Moments | None) -> LayerReport:
+def _coded(model: ir.Model, layer: Layer, terms: int, seen: Moments | None, judge: Moments | None = None) -> LayerReport:
     before = layer.matrix.astype(np.float64)
-    coded, note = [], ""
-    for g, w in enumerate(before):
-        if seen is None:
-            coded.append(shifts.rounded(w, terms))
-        else:
-            h = obs.damped(seen.hessian(g))
-            coded.append(shifts.swept(w + obs.solve(h, seen.pull(g, w)), terms, h))
-    after = np.stack([c.matrix for c in coded])
-    if seen is None:
-        error, note = float(np.linalg.norm(after - before) / max(np.linalg.norm(before), 1e-300)), "error of the weights: no data"
+    if seen is None or judge is None:
+        coded, note = shifts.rounded(before, terms), "error of the weights: no data"
+        error = float(np.linalg.norm(coded.matrix - before) / max(np.linalg.norm(before), 1e-300))
     else:
-        error = seen.error(after)
+        tried = [_fitted(before, terms, seen, damping) for damping in DAMPINGS]
+        errors, note = [judge.error(c.matrix) for c in tried], ""
+        error = min(errors)
+        coded = tried[errors.index(error)]
         if seen.centred:
-            bias.write(model, layer, (0 if layer.is_conv else bias.read(layer)) + seen.bias(after))
+            bias.write(model, layer, (0 if layer.is_conv else bias.read(layer)) + seen.bias(coded.matrix))
     size = shifts.write(model, layer, coded)
-    return LayerReport(layer.name, f"{terms}-term shift", error, layer.matrix.nbytes, size, note)
+    return LayerReport(layer.name, f"{terms}-term shift", error, before.size * 4, size, note)
+
+
+def _fitted(w: np.ndarray, terms: int, seen: Moments, damping: float) -> shifts.Coded:
+    """The weights that come nearest to what the layer made in the float model, in codes. What few samples say is damped more."""
+    h = np.stack([obs.damped(seen.hessian(g), damping) for g in range(len(w))])
+    pull = np.stack([seen.pull(g, x) for g, x in enumerate(w)])
+    return shifts.swept(w + np.linalg.solve(h, pull), terms, h)

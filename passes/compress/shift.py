@@ -48,19 +48,20 @@ def grid(terms: int) -> Grid:
 
 
 def scales(w: np.ndarray, terms: int, importance: np.ndarray) -> np.ndarray:
-    """[n]: the scale of each column of w [k, n] at which rounding costs least; importance [k]: of an error in each row. A scale
-    and its double round alike but at the ends of the range, so an octave is searched, and what is found adjusted (least squares).
-    """
+    """[n]: the scale of each column of w [k, n] at which rounding costs least; importance [k, n]: of an error in each place. A
+    scale and its double round alike but at the ends of the range, so an octave is searched, and what is found adjusted (least
+    squares)."""
     g = grid(terms)
     top = np.abs(w).max(axis=0)
     top[top == 0] = 1
     best, least = np.ones(w.shape[1]), np.full(w.shape[1], np.inf)
     for start in top / g.values[-1] * 2 ** (np.arange(TRIED) / TRIED)[:, None]:
         q = g.values[g.nearest(w / start)]
-        energy = np.einsum("k,kn->n", importance, q * q)
-        scale = np.where(energy > 0, np.einsum("k,kn->n", importance, q * w) / np.maximum(energy, 1e-300), start)
+        weighted = importance * q
+        energy = (weighted * q).sum(axis=0)
+        scale = np.where(energy > 0, (weighted * w).sum(axis=0) / np.maximum(energy, 1e-300), start)
         scale = np.where(scale > 0, scale, start)
-        cost = np.einsum("k,kn->n", importance, (q * scale - w)**2)
+        cost = (importance * (q * scale - w)**2).sum(axis=0)
         better = cost < least
         best[better], least[better] = scale[better], cost[better]
     return best
@@ -68,40 +69,66 @@ def scales(w: np.ndarray, terms: int, importance: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Coded:
-    """codes [terms, k, n], scale [n] of a group of a layer."""
+    """The weights of a layer: codes [terms, groups, k, n], scale [groups, n]."""
 
     codes: np.ndarray
     scale: np.ndarray
 
     @property
     def matrix(self) -> np.ndarray:
-        """[k, n], float64 of the float32 that the codes stand for."""
-        return (TABLE[self.codes].sum(axis=0) * self.scale.astype(np.float32)).astype(np.float64)
+        """[groups, k, n], float64 of the float32 that the codes stand for."""
+        return (TABLE[self.codes].sum(axis=0) * self.scale.astype(np.float32)[:, None]).astype(np.float64)
 
 
 def rounded(w: np.ndarray, terms: int) -> Coded:
-    """To the nearest code each: where nothing is known of the layer's input."""
-    g, scale = grid(terms), scales(w, terms, np.ones(len(w)))
-    return Coded(np.moveaxis(g.codes[g.nearest(w / scale)], -1, 0), scale)
+    """w [groups, k, n] with each weight at the nearest code: where nothing is known of the layer's input."""
+    g, scale = grid(terms), np.stack([scales(x, terms, np.ones_like(x)) for x in w])
+    return Coded(np.moveaxis(g.codes[g.nearest(w / scale[:, None])], -1, 0), scale)
 
 
 def swept(w: np.ndarray, terms: int, h: np.ndarray) -> Coded:
-    """w [k, n] in codes such that outputs change least; h [k, k]: the damped x'x of the layer's input. Rows are settled in order,
-    then each channel's scale is the best for its codes (least squares of the outputs)."""
-    g, inverse = grid(terms), obs.inverse(h)
-    scale = scales(w, terms, 1 / np.diag(inverse))
-    chosen = np.empty(w.shape, np.int64)
-
-    def settle(i: int, row: np.ndarray) -> np.ndarray:
-        chosen[i] = g.nearest(row / scale)
-        return g.values[chosen[i]] * scale
-
-    obs.sweep(w, obs.factor_of(inverse), settle)
+    """w [groups, k, n] in codes such that outputs change least; h [groups, k, k]: the damped x'x of the layer's input. Rows are
+    settled in the order of their weight in h, those that come late being the ones that can best take what others have lost; then
+    each channel's scale is the best for its codes (least squares of the outputs)."""
+    chosen, first = (_one_by_one if len(w) == 1 else _together)(w, terms, h)
+    g = grid(terms)
     q = g.values[chosen]
     right = h @ q
-    energy = np.einsum("kn,kn->n", q, right)
-    fitted = np.einsum("kn,kn->n", w, right) / np.maximum(energy, 1e-300)
-    return Coded(np.moveaxis(g.codes[chosen], -1, 0), np.where((energy > 0) & (fitted > 0), fitted, scale))
+    energy = (q * right).sum(axis=1)
+    fitted = (w * right).sum(axis=1) / np.maximum(energy, 1e-300)
+    return Coded(np.moveaxis(g.codes[chosen], -1, 0), np.where((energy > 0) & (fitted > 0), fitted, first))
+
+
+def _one_by_one(w: np.ndarray, terms: int, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For one group: the numbers of the grid's values [1, k, n], and the scale [1, n] that they were chosen for."""
+    order = np.argsort(-np.diag(h[0]), kind="stable")
+    inverse = obs.inverse(h[0][np.ix_(order, order)])
+    g, rows = grid(terms), w[0][order]
+    scale = scales(rows, terms, np.broadcast_to(1 / np.diag(inverse)[:, None], rows.shape))
+    chosen = np.empty(rows.shape, np.int64)
+
+    def settle(i: int, row: np.ndarray) -> np.ndarray:
+        chosen[order[i]] = g.nearest(row / scale)
+        return g.values[chosen[order[i]]] * scale
+
+    obs.sweep(rows, obs.factor_of(inverse), settle)
+    return chosen[None], scale[None]
+
+
+def _together(w: np.ndarray, terms: int, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same for many groups of few rows (depthwise convolutions): all at once, row after row."""
+    g, inverse = grid(terms), np.linalg.inv(h)
+    factor = np.swapaxes(np.linalg.cholesky(inverse), 1, 2)
+    groups, k, n = w.shape
+    flat = np.moveaxis(w, 1, 0).reshape(k, -1)
+    importance = np.repeat(1 / np.einsum("gkk->kg", inverse), n, axis=1)
+    scale = scales(flat, terms, importance).reshape(groups, n)
+    chosen, rows = np.empty(w.shape, np.int64), np.array(w, np.float64)
+    for i in range(k):
+        chosen[:, i] = g.nearest(rows[:, i] / scale)
+        lost = (rows[:, i] - g.values[chosen[:, i]] * scale) / factor[:, i, i, None]
+        rows[:, i:] -= factor[:, i, i:, None] * lost[:, None]
+    return chosen, scale
 
 
 # ---- In the graph --------------------------------------------------------------------------------------------------------
@@ -120,10 +147,10 @@ def unpack(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return both[:, :int(np.prod(shape))].reshape(len(packed), *shape)
 
 
-def write(model: ir.Model, layer: Layer, coded: list[Coded]) -> int:
-    """The layer's weights become codes, one Coded for each of its groups; how many bytes they and their scales take."""
-    codes = np.stack([layer.as_weight(np.stack([c.codes[t] for c in coded])) for t in range(len(coded[0].codes))])
-    scale = np.concatenate([c.scale for c in coded]).astype(np.float32)
+def write(model: ir.Model, layer: Layer, coded: Coded) -> int:
+    """The layer's weights become codes; how many bytes they and their scales take."""
+    codes = np.stack([layer.as_weight(term) for term in coded.codes])
+    scale = coded.scale.astype(np.float32).reshape(-1)
     broad = scale.reshape(-1, *[1] * (codes.ndim - 2)) if layer.is_conv else scale
     weight, name = layer.node.inputs[1], layer.name
     assert weight is not None and layer.node.graph is not None

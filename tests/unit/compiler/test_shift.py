@@ -38,9 +38,9 @@ def test_weights_that_are_codes_stay_what_they_are(terms):
     codes[:, 0] = 0     # the largest, so that the scale can be seen
     w = shifts.TABLE[codes].sum(axis=0) * scale
     x = RNG.standard_normal((200, 40))
-    for found in (shifts.rounded(w, terms), shifts.swept(w, terms, x.T @ x)):
-        np.testing.assert_allclose(found.matrix, w, rtol=2e-2 if terms == 2 else 1e-5, atol=0.02)
-    zero = shifts.rounded(np.zeros((4, 3)), terms)
+    for found in (shifts.rounded(w[None], terms), shifts.swept(w[None], terms, (x.T @ x)[None])):
+        np.testing.assert_allclose(found.matrix[0], w, rtol=2e-2 if terms == 2 else 1e-5, atol=0.02)
+    zero = shifts.rounded(np.zeros((1, 4, 3)), terms)
     assert not zero.matrix.any()
 
 
@@ -48,10 +48,18 @@ def test_two_terms_and_the_data_lower_the_error():
     w = RNG.standard_normal((96, 32))
     x = RNG.standard_normal((4000, 20)) @ RNG.standard_normal((20, 96)) + 0.1 * RNG.standard_normal((4000, 96))
     h = x.T @ x
-    errors = [float(np.linalg.norm(x @ (found.matrix - w)) / np.linalg.norm(x @ w))
-              for found in (shifts.rounded(w, 1), shifts.swept(w, 1, h), shifts.rounded(w, 2), shifts.swept(w, 2, h))]
+    errors = [float(np.linalg.norm(x @ (found.matrix[0] - w)) / np.linalg.norm(x @ w)) for terms in (1, 2)
+              for found in (shifts.rounded(w[None], terms), shifts.swept(w[None], terms, h[None]))]
     assert errors[1] < 0.7 * errors[0] and errors[3] < 0.7 * errors[2] and errors[3] < 0.3 * errors[1]
     assert errors[2] < 0.06
+
+
+def test_many_groups_at_once_are_each_like_one_alone():
+    w, x = RNG.standard_normal((5, 9, 2)), RNG.standard_normal((5, 300, 9)) * (np.arange(9, 0, -1) + 1)**2
+    h = np.swapaxes(x, 1, 2) @ x
+    together = shifts.swept(w, 1, h)
+    for g in range(5):
+        np.testing.assert_allclose(together.matrix[g], shifts.swept(w[g:g + 1], 1, h[g:g + 1]).matrix[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("terms", [1, 2])
@@ -60,7 +68,7 @@ def test_models_in_onnxruntime(terms):
                              (CONV, [2, 96, 7, 6], {"w": (80, 96, 3, 3), "b": (80,)}),
                              (DEPTHWISE, [1, 7, 9, 9], {"w": (7, 1, 3, 3), "b": (7,), "u": (5, 7, 1, 1)})):
         made = model(text, **{name: RNG.standard_normal(s) / s[-1] for name, s in weights.items()})
-        data, count = feeds(x, 8), len(layers(made))
+        data, count = feeds(x, 60 if x[0] == 2 else 20), len(layers(made))
         before = np.stack([reference(made, d)[0] for d in data])
         reports = shift(made, {layer.name: Treatment(shift=terms) for layer in layers(made)}, data)
         assert len(reports) == count and not layers(made)
