@@ -133,11 +133,6 @@ def _softmax(e: _Expansion) -> ir.Value | None:
     return e.bytes(e.make("Softmax", e.real(0), axis=axis), 3)
 
 
-def _reduce_mean(e: _Expansion) -> ir.Value:
-    axes = initializer(e.model, np.array(attr(e.node, "axes"), np.int64), f"{e.node.outputs[0].name}_axes")
-    return e.bytes(e.make("ReduceMean", e.real(0), axes, keepdims=attr(e.node, "keepdims", 1)), 3)
-
-
 def _concat(e: _Expansion) -> ir.Value:
     parts = [e.real(n) for n in range(2, len(e.node.inputs), 3)]
     return e.bytes(e.make("Concat", *parts, axis=attr(e.node, "axis")), 0)
@@ -157,6 +152,6 @@ _RULES: dict[tuple[str, str], Callable[[_Expansion], ir.Value | None]] = {
         "QLinearConv": _conv, "QGemm": _gemm, "QLinearAdd": _binary("Add"), "QLinearMul": _binary("Mul"),
         "QLinearSigmoid": _unary("Sigmoid"), "QLinearLeakyRelu": _unary("LeakyRelu"), "QLinearSoftmax": _softmax,
         "QLinearGlobalAveragePool": _unary("GlobalAveragePool"), "QLinearAveragePool": _unary("AveragePool"),
-        "QLinearReduceMean": _reduce_mean, "QLinearConcat": _concat, "QLinearWhere": _where,
+        "QLinearConcat": _concat, "QLinearWhere": _where,
         "QuantizeLinear": _linear("QuantizeLinear", None), "DequantizeLinear": _linear("DequantizeLinear", ir.DataType.FLOAT),
     }.items()}}

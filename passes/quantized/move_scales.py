@@ -99,9 +99,9 @@ class HoistQuantize(NodePass):
     def rewrite(self, node: ir.Node, model: ir.Model) -> bool:
         y, scale = node.inputs[0], Scale.of(node)
         before = maker(y, *MOVES)
-        if y is None or before is None or scale is None or not scale.per_tensor or len(before.outputs) > 1 or only_use(y) is not node:
+        if y is None or before is None or scale is None or not scale.per_tensor or only_use(y) is not node:
             return False
-        if not moves(before) or not all(self._may_be_bytes(v, before) for v in data(before)):
+        if not moves(before) or len(before.outputs) > 1 or not all(self._may_be_bytes(v, before) for v in data(before)):
             return False
         made = {v: quantize(v, scale, model, f"{v.name}_bytes") for v in data(before)}
         inputs = list(before.inputs)
