@@ -88,7 +88,8 @@ def test_what_stays_in_float(text, reason):
 
 def test_padding_by_the_zero_point():
     text = """g (uint8[1,2,5,5] x) => (int32[1,2,6,7] y) < uint8 z = {7}, uint8 v = {VALUE},
-        int64[8] p = {0, 0, 1, 2, 0, 0, 1, 1}, int8[2,2,3,3] w = W > { a = Pad(x, p, v) y = ConvInteger<pads = [0, 0, 1, 1]>(a, w, z) }""".replace(
+        int64[8] p = {0, 0, 1, 2, 0, 0, 1, 1}, int8[2,2,3,3] w = W > {
+        a = Pad(x, p, v) y = ConvInteger<pads = [0, 0, 1, 1]>(a, w, z) }""".replace(
         "W", numbers(rng.integers(-128, 128, (2, 2, 3, 3))))
     given = {"x": rng.integers(0, 256, (1, 2, 5, 5), np.uint8)}
     assert ops(check(text.replace("VALUE", "7"), FoldIntegerPad(), inputs=given)) == ["ConvInteger"]
@@ -115,7 +116,8 @@ REQUANTISED = {     # body -> how many factors are left beside the first one
 def test_the_scale_goes_into_constants(case):
     body, left = REQUANTISED[case]
     model = check(f"""g (uint8[1,3,4,4] x) => (uint8[n,c,h,w] y) < {HEAD}, float[3,1,1] f = {{0.5, 1, 2}},
-        float[3,1,1] b = {{1, 2, 3}}, float low = {{1}}, float six = {{6}}, float[1,3,1,1] n = {{2, 4, 8}}, float[4] twice = {{1, 1, 2, 2}} > {{
+        float[3,1,1] b = {{1, 2, 3}}, float low = {{1}}, float six = {{6}}, float[1,3,1,1] n = {{2, 4, 8}},
+        float[4] twice = {{1, 1, 2, 2}} > {{
         c = Cast<to = 1>(x) {body} y = QuantizeLinear(a, t, z) }}""",
                   FoldRequantization(), RemoveDeadCode(), inputs={"x": rng.integers(0, 200, (1, 3, 4, 4), np.uint8)})
     assert " ".join(sorted(o for o in ops(model) if o not in ("Cast", "QuantizeLinear"))) == left
@@ -153,7 +155,8 @@ def test_bounds_pass_through_what_moves_bytes():
 def test_a_network_has_no_float_between_its_layers_but_for_scales(activations, weight):
     zero, w_zero = {"uint8": "z = {100}", "int8": "z = {-28}"}[activations], {"int8": 0, "uint8": 128}[weight]
     text = f"""g (float[1,3,8,8] x) => (float[1,5] y) < {activations} {zero}, float s = {{0.5}}, float t = {{0.25}},
-        float big = {{8}}, float wide = {{512}}, {weight} n = {{{w_zero}}}, {weights(weight, 4, 3, 3, 3, zero=w_zero)}, {weight}[4,4,1,1] v =
+        float big = {{8}}, float wide = {{512}}, {weight} n = {{{w_zero}}}, {weights(weight, 4, 3, 3, 3, zero=w_zero)},
+        {weight}[4,4,1,1] v =
         {numbers(rng.integers(w_zero - 100, w_zero + 100, 16))}, int32[4] b = {{100, -200, 300, 0}}, float bs = {{0.125}},
         {weight}[5,64] f = {numbers(rng.integers(w_zero - 100, w_zero + 100, 320))}, float[5] fb = {{1, 2, 3, 4, 5}},
         {activations} low = {zero[4:]} > {{
