@@ -64,11 +64,17 @@ def default(task: Task, device: Device) -> Candidate | None:
     template = choose(task, device)
     if template is None:
         return None
-    made, *others = [(t, t.default(task, device)) for t in makers(task, device) if t is template or t.skips_zeros]
-    for t, knobs in others:
-        if t.cost(task, knobs, device) < CLEARLY * made[0].cost(task, made[1], device):
-            made = (t, knobs)
-    return Candidate(made[0].name, made[1])
+    made = Candidate(template.name, template.default(task, device))
+    for t in makers(task, device):
+        other = Candidate(t.name, t.default(task, device)) if t.skips_zeros else made
+        if cost(other, task, device) < CLEARLY * cost(made, task, device):
+            made = other
+    return made
+
+
+def cost(candidate: Candidate, task: Task, device: Device) -> float:
+    """As predicted without measuring."""
+    return candidate.maker.cost(task, candidate.knobs, device)
 
 
 def why_not(candidate: Candidate, task: Task, device: Device) -> str | None:

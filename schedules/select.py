@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .candidate import Candidate, default, imbalance, makers, options, why_not
+from .candidate import CLEARLY, Candidate, cost, default, imbalance, makers, options, why_not
 from .cost_model import CostModel
 from .device import Device
 from .numerics import typical
@@ -39,12 +39,15 @@ def pick(task: Task, device: Device, known: Sequence[tuple[int, TuningRecord]], 
         if usable:
             best = fastest(usable, device)
             return Pick(best.candidate, ORIGINS[distance], best)
-    if ranker is not None and ranker.knows(allowed):
-        choices = options(task, device, exact)
-        if len(choices) > 1:
-            return Pick(choices[int(np.argmax(ranker.scores(task, choices, device)))], "cost model")
     untuned = default(task, device)
     assert untuned is not None      # as there is a template
+    if ranker is not None and ranker.knows(t for t in allowed if not t.skips_zeros):
+        choices = [c for c in options(task, device, exact) if not c.maker.skips_zeros]
+        best = choices[int(np.argmax(ranker.scores(task, choices, device)))]
+        if untuned.maker.skips_zeros and cost(untuned, task, device) < CLEARLY * cost(best, task, device):
+            return Pick(untuned, "default")
+        if len(choices) > 1:
+            return Pick(best, "cost model")
     return Pick(untuned, "only choice" if len(options(task, device, exact)) == 1 else "default")
 
 

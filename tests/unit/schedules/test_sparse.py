@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from burnish.compiler.lower.sparsity import pattern
 from burnish.schedules.candidate import default, options
+from burnish.schedules.cost_model import CostModel
 from burnish.schedules.device import Device
+from burnish.schedules.select import pick
 from burnish.schedules.task import Task
 from burnish.schedules.template import Template
 from burnish.schedules.templates.sparse import Layout, thinned
@@ -172,3 +174,12 @@ def test_the_default_where_it_costs_clearly_less(device):
 def test_small_code_on_neon():
     task, _ = pruned(*gemm(1, 49, 53, 37, "all")[:2], 16)
     assert Built(SparseGemm(), task, NEON).path.stat().st_size < 20_000
+
+
+def test_winograd_is_not_given_up_for_few_zeros():
+    """The cost model picks among the others, as always; what skips zeros has to be clearly faster than its pick."""
+    ranker = CostModel.pretrained(ZEN5)
+    task, *_ = conv(1, 28, 28, 128, 128, 1, (3, 3), (1, 1), (1, 1), (1, 1), (28, 28))
+    for kept, template in ((115, "f32-conv-sparse"), (800, "f32-conv-winograd")):
+        found = pick(replace(task, params={**task.params, "group": 32, "kept": kept}), ZEN5, [], ranker, False)
+        assert found is not None and found.candidate.template == template
