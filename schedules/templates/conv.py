@@ -204,15 +204,16 @@ class DirectConv(Template):
                     corner = T.Bind((n * s.ih + first * s.sh) * pitch + g * s.ic)
 
                 def panel(columns: int) -> None:
-                    with T.serial(0, up(rows, knobs.high)) as ty, T.serial(0, up(s.ow, knobs.wide)) as tx:
+                    with T.serial(0, up(rows, knobs.high)) as ty, T.serial(0, self.count(kernel, up(s.ow, knobs.wide))) as tx:
+                        late = self.late(kernel, tx)
                         y = T.Bind(T.min(ty * knobs.high, rows - knobs.high))
                         column = T.Bind(T.min(tx * knobs.wide, s.ow - knobs.wide))
                         at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.pixel))
                         tile = rt.Tile(kernel, stores, knobs.wide * knobs.high, columns, device.lanes,
-                                       self.start(task, knobs, device, weights, gq))
+                                       self.start(task, knobs, device, weights, gq + late))
                         self.reduce(s, knobs, device, tile, x, at, pitch, weights, gq)
                         tile.finish(lambda r: {"i0": n, "i1": first + y + r // knobs.wide, "i2": column + r % knobs.wide},
-                                    "i3", g * s.oc + q * width, width if s.groups == 1 else math.gcd(s.oc, width))
+                                    "i3", g * s.oc + (q + late) * width, width if s.groups == 1 else math.gcd(s.oc, width))
                 rt.each_panel(q, panels, s.oc, width, panel)
 
         return kernel.write(body)
@@ -227,6 +228,14 @@ class DirectConv(Template):
     def copy(self, task: Task, device: Device, source: Any, target: Any, n: PrimExpr, first: PrimExpr, rows: int) -> None:
         """Copies the input of some rows with what surrounds it."""
         copy_rows(Shape.of(task).flat, source, target, n, first, rows, device.lanes)
+
+    def count(self, kernel: Kernel, tiles: int) -> PrimExpr:
+        """Of the register tiles of a row of pixels."""
+        return tiles
+
+    def late(self, kernel: Kernel, tile: PrimExpr) -> PrimExpr:
+        """0; as of `Kernel.nothing` where what a tile loads at its ends shall not be held between them."""
+        return 0
 
     def start(self, task: Task, knobs: Knobs, device: Device, w: Any, gq: PrimExpr) -> Callable[[int], PrimExpr] | None:
         """What the accumulators of panel `gq` start from, where it is not 0: a vector, by its number."""

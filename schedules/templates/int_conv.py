@@ -114,6 +114,14 @@ class IntConv(DirectConv):
         copy_rows(Shape.of(task).flat, source, target, n, first, rows, 4 * device.lanes // ITEMSIZE[d.element],
                   tirx.const(task.params["zero"], d.element))
 
+    def count(self, kernel: Kernel, tiles: int) -> PrimExpr:
+        return kernel.rolled(tiles)
+
+    def late(self, kernel: Kernel, tile: PrimExpr) -> PrimExpr:
+        from ..tir import T
+
+        return T.Bind(kernel.nothing(tile))
+
     def start(self, task: Task, knobs: Knobs, device: Device, w: Any, gq: PrimExpr) -> Callable[[int], PrimExpr]:
         d, width = dot_of(task, device), knobs.vectors * device.lanes
         size = panel_of(Shape.of(task).flat, width, d)

@@ -119,11 +119,13 @@ class IntGemm(Gemm):
                 x = self._rows_of_x(kernel, task, device, b, first, rows, T.Bind(T.Or(t == 0, q == 0)))
 
                 def panel(columns: int) -> None:
-                    with T.serial(0, up(rows, knobs.rows)) as r:
+                    with T.serial(0, kernel.rolled(up(rows, knobs.rows))) as r:
+                        late = T.Bind(kernel.nothing(r))
                         i = T.Bind(T.min(r * knobs.rows, rows - knobs.rows)) if rows % knobs.rows else r * knobs.rows
-                        tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes, self.start(task, knobs, device, w, q))
+                        start = self.start(task, knobs, device, w, q + late)
+                        tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes, start)
                         self.reduce(task, knobs, device, tile, lambda row, k, count: x(i, row, k, count), w, q)
-                        tile.finish(lambda row: {"i0": b, "i1": first + i + row}, "i2", q * width, width)
+                        tile.finish(lambda row: {"i0": b, "i1": first + i + row}, "i2", (q + late) * width, width)
                 rt.each_panel(q, panels, p.n, width, panel)
 
         return kernel.write(body)
