@@ -103,6 +103,7 @@ class _Partitioner:
         anchors = [self._start(n) for n in self.view.nodes if self.kind[n] is Kind.ANCHOR]
         for group in reversed(anchors):     # where two anchors meet, the later one has the other's output at hand
             self._follow(group)
+            self._keep_bytes(group)
         for group in anchors:
             self._absorb(group)
         for n in reversed(self.view.nodes):
@@ -180,6 +181,22 @@ class _Partitioner:
             group.nodes.update(step)
             self.taken.update(step)
             group.last, value = step[-1], step[-1].outputs[0]
+
+    def _keep_bytes(self, group: _Growing) -> None:
+        """Leaves a DequantizeLinear at the end to those who read it, where that costs little: bytes are stored, not floats."""
+        last = group.last
+        if last is group.root or last.op_type != "DequantizeLinear" or last.outputs[0] in self.view.outputs:
+            return
+        if all(self._takes_arithmetic(r, last.outputs[0]) for r in self.view.consumers(last.outputs[0])):
+            group.nodes.remove(last)
+            self.taken.remove(last)
+            before = self.view.producer(next(used_values(last)))
+            assert before is not None
+            group.last = before
+
+    def _takes_arithmetic(self, reader: ir.Node, value: ir.Value) -> bool:
+        anchor = self.kind[reader] is Kind.ANCHOR and not lowering_of(reader).rereads and not must_lie_in_memory(value, reader)
+        return anchor or self.kind[reader] is Kind.POINTWISE
 
     def _step(self, value: ir.Value) -> Sequence[ir.Node]:
         """What comes behind the value: the one node that keeps its elements together, or the pointwise nodes of a diamond that

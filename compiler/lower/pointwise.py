@@ -351,6 +351,13 @@ def quantize(x: Expr, scale: Expr, zero: Expr, dtype: str) -> Expr:
     return cast(cast(clip(unary("round", y), low, high), "int32") + zero, dtype)
 
 
+def steps_of(x: Expr, zero: Expr, dtype: str, less: int) -> Expr:
+    """The number that `quantize` makes of x, less another, in float32: it is never packed as an integer."""
+    low, high = (float(limit - zero.value) for limit in LIMITS[dtype])
+    steps = clip(unary("round", x), low, high)
+    return steps + float(zero.value - less) if zero.value != less else steps
+
+
 def parameter(ctx: Context, n: int) -> Tensor | None:
     """Input n (scale or zero point), one per tensor, per index of an axis, or per block along it, spread over the shape of x."""
     if not ctx.has(n):
@@ -381,15 +388,17 @@ def quantize_linear(ctx: Context) -> Tensor:
 
 @lowering("DequantizeLinear", kind=POINTWISE)
 def dequantize_linear(ctx: Context) -> Tensor:
-    """(x - zero) scale, the difference in int32."""
+    """(x - zero) scale, the difference in int32; of what the same kernel has quantised to a byte, in float32."""
     dtype, x, scale, zero = ctx.output_dtype(), ctx.input(0), parameter(ctx, 1), parameter(ctx, 2)
     if x.dtype not in (*LIMITS, "int32"):
         ctx.refuse(f"dequantization of {x.dtype}", f"burnish dequantizes {', '.join(LIMITS)} and int32")
     assert scale is not None
 
     def element(index: tuple[Expr, ...]) -> Expr:
-        value = cast(x.at(index), "int32")
-        if zero is not None:
-            value = value - cast(zero.at(index), "int32")
-        return cast(cast(value, "float32") * cast(scale.at(index), "float32"), dtype)
+        value, offset = x.at(index), const(0, "int32") if zero is None else cast(zero.at(index), "int32")
+        if value.op == "quantize" and is_const(value.args[1]) and is_const(offset):
+            steps = steps_of(value.args[0], value.args[1], value.dtype, offset.value)
+        else:
+            steps = cast(cast(value, "int32") - offset if zero is not None else cast(value, "int32"), "float32")
+        return cast(steps * cast(scale.at(index), "float32"), dtype)
     return Tensor(x.shape, dtype, element)
