@@ -1,4 +1,4 @@
-"""MNIST's test set (LeCun et al. 1998) from npm."""
+"""MNIST (LeCun et al. 1998) from npm: the test set, and the pictures of the training set."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ HEADERS = {"images": 16, "labels": 8}       # bytes before the pixels and labels
 def test_set() -> tuple[np.ndarray, np.ndarray]:
     """All 10,000 digits, float32 [10000,1,28,28] in 0..1, and their labels, uint8 [10000]."""
     data = fetch(PACKAGE) / "data"
-    images = np.fromfile(data / "t10k-images-idx3-ubyte", np.uint8, offset=HEADERS["images"])
     labels = np.fromfile(data / "t10k-labels-idx1-ubyte", np.uint8, offset=HEADERS["labels"])
-    return images.reshape(-1, 1, 28, 28).astype(np.float32) / 255, labels
+    return _pictures("t10k-images-idx3-ubyte"), labels
+
+
+def training_pictures() -> np.ndarray:
+    """60,000 other digits, without labels: to calibrate on. float32 [60000,1,28,28] in 0..1."""
+    return _pictures("train-images-idx3-ubyte")
+
+
+def _pictures(name: str) -> np.ndarray:
+    pixels = np.fromfile(fetch(PACKAGE) / "data" / name, np.uint8, offset=HEADERS["images"])
+    return pixels.reshape(-1, 1, 28, 28).astype(np.float32) / 255

@@ -64,10 +64,14 @@ class Layer:
     @cached_property
     def matrix(self) -> np.ndarray:
         """[groups, k, n]."""
+        return self.as_matrix(self.weight)
+
+    def as_matrix(self, weight: np.ndarray) -> np.ndarray:
+        """What has the shape of `weight` as [groups, k, n]."""
         if not self.is_conv:
-            return self.weight[None]
-        oc, ic, *taps = self.weight.shape
-        w = self.weight.reshape(self.groups, oc // self.groups, ic, *taps)
+            return weight[None]
+        oc, ic, *taps = weight.shape
+        w = weight.reshape(self.groups, oc // self.groups, ic, *taps)
         return np.moveaxis(np.moveaxis(w, 2, -1), 1, -1).reshape(self.groups, -1, oc // self.groups)
 
     def replaced(self, model: ir.Model, matrix: np.ndarray) -> Layer:

@@ -6,7 +6,8 @@ D makes it least has a closed form in the inverse of H (Hassibi and Stork 1993, 
 2023, algorithm 1) do; `eliminate` removes the cheapest rows wherever they stand and computes the error exactly, as in Optimal
 Brain Compression (Frantar, Singh and Alistarh 2022, section 4), but many at a time.
 
-W is [k, n], H [k, k]; all is computed in float64.
+W is [k, n], H [k, k]. All is computed in float64, but for `eliminate`: it looks for what to remove in float32, which takes half
+the time, and computes what remains anew.
 """
 
 from __future__ import annotations
@@ -33,9 +34,14 @@ def damped(h: np.ndarray, damping: float = DAMPING) -> np.ndarray:
     return h
 
 
+def solve(h: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """X with h X = right, for a positive definite h. Raises LinAlgError if it is none."""
+    return linalg.cho_solve(linalg.cho_factor(h, lower=True, check_finite=False), right, check_finite=False)
+
+
 def inverse(h: np.ndarray) -> np.ndarray:
-    """Of a positive definite matrix (see `damped`). Raises LinAlgError if it is none."""
-    return linalg.cho_solve(linalg.cho_factor(h, lower=True, check_finite=False), np.eye(len(h)), check_finite=False)
+    """Of a positive definite matrix, such as `damped` gives."""
+    return solve(h, np.eye(len(h)))
 
 
 def error(change: np.ndarray, h: np.ndarray) -> float:
@@ -71,7 +77,7 @@ def least_squares(w: np.ndarray, h: np.ndarray, kept: np.ndarray) -> np.ndarray:
     out = np.zeros_like(w, np.float64)
     if kept.any():
         here = h[kept]
-        out[kept] = linalg.solve(here[:, kept], here @ w, assume_a="pos", check_finite=False)
+        out[kept] = solve(here[:, kept], here @ w)
     return out
 
 
@@ -101,26 +107,24 @@ class Elimination:
 
     def remove(self, gone: np.ndarray) -> None:
         """gone: bool for each row in `left`."""
-        kept = ~gone
-        ours, cross = self.inverse[np.ix_(gone, gone)], self.inverse[np.ix_(kept, gone)]
-        factor = linalg.cho_factor(ours, lower=True, check_finite=False)
+        kept, gone = np.flatnonzero(~gone), np.flatnonzero(gone)
+        stay = self.inverse.take(kept, axis=0)
+        cross = stay.take(gone, axis=1)
+        factor = linalg.cho_factor(self.inverse[np.ix_(gone, gone)], lower=True, check_finite=False)
         pull = linalg.cho_solve(factor, self.w[gone], check_finite=False)
-        self.error += float(np.einsum("kn,kn->", self.w[gone], pull))
+        self.error += float(np.vdot(self.w[gone], pull))
         self.w = self.w[kept] - cross @ pull
-        self.inverse = self.inverse[np.ix_(kept, kept)] - cross @ linalg.cho_solve(factor, cross.T, check_finite=False)
+        self.inverse = stay.take(kept, axis=1)
+        self.inverse -= cross @ linalg.cho_solve(factor, cross.T, check_finite=False)
         self.left = self.left[kept]
 
-    def matrix(self, k: int) -> np.ndarray:
-        out = np.zeros((k, self.w.shape[1]))
-        out[self.left] = self.w
-        return out
 
-
-def eliminate(w: np.ndarray, inverse: np.ndarray, step: int, period: int, kept: int, pace: float = 0.1) -> Iterator[Elimination]:
+def eliminate(w: np.ndarray, inverse: np.ndarray, step: int, period: int, kept: int, pace: float = 0.2) -> Iterator[Elimination]:
     """Removes units of `step` consecutive rows, the cheapest first, until of every `period` units in a row `kept` are left.
-    Each round removes a share `pace` of the units that are left, and yields what has become of the matrix (the same object)."""
+    Each round removes a share `pace` of the units that are left, and yields what has become of the matrix (the same object).
+    inverse: of H, in the precision that is to be computed in. A pace of 0.05 errs by 1 to 2 % less and takes twice as long."""
     k = len(w)
-    state = Elimination(np.arange(k), np.array(w, np.float64), inverse)
+    state = Elimination(np.arange(k), w.astype(inverse.dtype), inverse)
     count = -(-k // step)
     spare = np.array([max(0, min(period, count - first) - kept) for first in range(0, count, period)])
     yield state

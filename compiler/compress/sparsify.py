@@ -1,0 +1,75 @@
+"""Zeros for the layers of a model, where their treatment asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from ...passes.compress import bias, obs
+from ...passes.compress.layers import Layer, layers
+from ...passes.compress.prune_units import Criterion, prune, refusal
+from ...passes.compress.treatment import Sparsity, Treatment
+from ..driver import Progress, silent
+from .calibration import Calibration
+from .hessian import STAGES, Moments, gather, stages
+from .report import LayerReport
+
+
+def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibration | None, *, criterion: Criterion = "obs",
+             progress: Progress = silent, passes: int = STAGES) -> list[LayerReport]:
+    """Prunes the layers of a model in the form of `passes.canonicalize`, in place and in order.
+
+    With sparsegpt and obs, what stays is changed so that the layer makes of its input, which earlier layers have changed, what it
+    made in the float model; its bias, too. Without data there is only magnitude. Raises ValueError for another criterion then,
+    and OracleError where onnxruntime cannot run the model.
+    """
+    if data is None and criterion != "magnitude":
+        raise ValueError(f"the criterion {criterion} needs calibration data; without, there is magnitude")
+    wanted = [layer for layer in layers(model) if (t := treatments.get(layer.name)) is not None and t.units is not None]
+    reports = []
+    able: list[Layer] = []
+    for layer in wanted:
+        why = refusal(layer, _units(treatments, layer))
+        if why:
+            size = layer.matrix.nbytes
+            reports.append(LayerReport(layer.name, str(treatments[layer.name].sparsity), 0.0, size, size, f"left dense: {why}"))
+        else:
+            able.append(layer)
+    if data is None:
+        return reports + [_pruned(model, layer, _units(treatments, layer), "magnitude", None) for layer in able]
+    original = model.clone()
+    for stage in stages(able, passes):
+        found, _ = gather(model, stage, data, original, 0, "observe for pruning", progress)
+        for done, layer in enumerate(stage, 1):
+            reports.append(_pruned(model, layer, _units(treatments, layer), criterion, found[layer.name]))
+            progress("prune", done, len(stage))
+    return reports
+
+
+def _units(treatments: Mapping[str, Treatment], layer: Layer) -> Sparsity:
+    units = treatments[layer.name].units
+    assert units is not None
+    return units
+
+
+def _pruned(model: ir.Model, layer: Layer, units: Sparsity, criterion: Criterion, seen: Moments | None) -> LayerReport:
+    """Prunes one layer in the model."""
+    before = layer.matrix
+    after = np.empty(before.shape)
+    for g, w in enumerate(before.astype(np.float64)):
+        if seen is None:
+            after[g] = prune(w, units, criterion)
+            continue
+        h = seen.damped(g)
+        if criterion in ("sparsegpt", "obs"):
+            w = w + obs.solve(h, seen.pull(g, w))
+        after[g] = prune(w, units, criterion, h)
+    new = layer.replaced(model, after)
+    if seen is not None and seen.centred:
+        bias.write(model, new, (0 if layer.is_conv else bias.read(layer)) + seen.bias(after))
+    kept = np.count_nonzero(after) / after.size
+    error = float(np.linalg.norm(after - before) / np.linalg.norm(before)) if seen is None else seen.error(after)
+    note = f"{1 - kept:.0%} zeros by {criterion}" + (", error of the weights: no data" if seen is None else "")
+    return LayerReport(layer.name, str(units), error, before.nbytes, round(before.nbytes * kept), note)
