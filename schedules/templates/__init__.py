@@ -6,6 +6,7 @@ from ..device import Device
 from ..task import Task
 from ..template import Template
 from .attention import Attention
+from .coded_conv import CodedConv, CodedDepthwise, CodedNarrowConv
 from .coded_gemm import CodedGemm
 from .conv import DirectConv
 from .conv_narrow import NarrowConv
@@ -20,6 +21,7 @@ from .recurrent import Recurrent
 from .rows import Rows
 from .scan import Scan
 from .scatter import Scatter
+from .scattered_gemm import ScatteredGemm
 from .sort import Sort
 from .sparse_conv import SparseConv, SparseIntConv
 from .sparse_gemm import SparseGemm, SparseIntGemm
@@ -28,7 +30,7 @@ from .winograd import Winograd
 TEMPLATES: tuple[Template, ...] = (
     Gemm(), IntGemm(), ComputedGemm(), CodedGemm(), NarrowConv(), DirectConv(), IntConv(), Winograd(), Depthwise(),
     IntDepthwise(), Attention(), Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent(), Pair(), SparseGemm(),
-    SparseConv(), SparseIntGemm(), SparseIntConv(),
+    SparseConv(), SparseIntGemm(), SparseIntConv(), ScatteredGemm(), CodedNarrowConv(), CodedConv(), CodedDepthwise(),
 )
 
 

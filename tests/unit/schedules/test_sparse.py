@@ -14,6 +14,7 @@ from burnish.schedules.device import Device
 from burnish.schedules.select import pick
 from burnish.schedules.task import Task
 from burnish.schedules.template import Template
+from burnish.schedules.templates.scattered_gemm import ScatteredGemm
 from burnish.schedules.templates.sparse import Layout, thinned
 from burnish.schedules.templates.sparse_conv import SparseConv
 from burnish.schedules.templates.sparse_gemm import SparseGemm
@@ -122,6 +123,38 @@ def test_convolutions_of_wider_maps(name):
 @pytest.mark.parametrize("name", ["first layer", "3x3", "1x1 stride"])
 def test_convolutions_on_devices(device, name):
     check(SparseConv(), pruned(*conv(*CONVOLUTIONS[name])[:2], 8, balanced=False), device, cuts=(2,))
+
+
+def scattered(task: Task, arrays: Mapping[int, np.ndarray], zeros: float = 0.9) -> Given:
+    w = np.where(RNG.random(arrays[1].shape) < zeros, 0, arrays[1]).astype("f4")
+    params = {"group": 1, "kept": int(np.ceil(np.count_nonzero(w) / w.shape[1]))}
+    return replace(task, params={**task.params, **params}), {**arrays, 1: w}
+
+
+@pytest.mark.parametrize("device", [ZEN5, AVX2, WASM, NEON], ids=lambda d: d.name)
+@pytest.mark.parametrize("b, m, n, k, epilogue", [(1, 16, 16, 1, "none"), (2, 23, 33, 37, "all"), (1, 49, 96, 40, "bias relu")])
+def test_scattered_zeros(device, b, m, n, k, epilogue):
+    check(ScatteredGemm(), scattered(*gemm(b, m, n, k, epilogue)[:2]), device, cuts=(1, 2))
+
+
+def test_random_candidates_for_scattered_zeros():
+    given = scattered(*gemm(1, 150, 100, 64, "all")[:2])
+    assert pattern(given[1][1], 1) == {name: given[0].params[name] for name in ("group", "kept")}
+    candidates = list(ScatteredGemm().space(given[0], ZEN5).candidates())
+    for n in RNG.choice(len(candidates), 4, replace=False):
+        check(ScatteredGemm(), given, knobs=candidates[n], cuts=(1, 3))
+
+
+def test_scattered_zeros_are_for_their_own_kernel():
+    task, _ = scattered(*gemm(1, 196, 512, 512)[:2])
+    assert SparseGemm().refuses(task, ZEN5) and default(task, ZEN5).template == "f32-gemm-scattered"
+    for kept in (51, 400):
+        few = replace(task, params={**task.params, "kept": kept})
+        assert (default(few, ZEN5).template == "f32-gemm-packed") == (kept == 400)
+    for change in ({"m": 7}, {"n": 9}, {"group": 16}):
+        assert ScatteredGemm().refuses(replace(task, params={**task.params, **change}), ZEN5)
+    layer, *_ = conv(1, 8, 8, 5, 9, 1, (3, 3), (1, 1), (1, 1), (1, 1), (8, 8))
+    assert SparseConv().refuses(replace(layer, params={**layer.params, "group": 1, "kept": 4}), ZEN5)
 
 
 def test_packing_keeps_what_is_not_zero():

@@ -31,7 +31,9 @@ from .test_int_conv import conv as int_conv
 from .test_int_depthwise import int_depthwise
 from .test_int_gemm import gemm as int_gemm
 from .test_sparse import CONVOLUTIONS as SPARSE_CONVOLUTIONS
-from .test_sparse import pruned
+from .test_sparse import pruned, scattered
+from .test_sparse_int import CONVOLUTIONS as SPARSE_INT_CONVOLUTIONS
+from .test_sparse_int import pruned as pruned_int
 from .test_winograd import CASES as WINOGRAD
 from .test_winograd import case as winograd
 
@@ -71,6 +73,10 @@ CASES: Mapping[str, Callable[[], Given]] = {
     **{f"sparse {c}": lambda c=c: pruned(*gemm(*c)[:2], 16, balanced=False) for c in (
         (1, 1, 1, 10, "none"), (1, 1, 1000, 64, "bias relu"), (3, 5, 33, 17, "all"))},
     **{f"sparse {name}": lambda c=c: pruned(*conv(*c)[:2], 8) for name, c in SPARSE_CONVOLUTIONS.items()},
+    **{f"sparse_scattered {c}": lambda c=c: scattered(*gemm(*c)[:2]) for c in ((2, 23, 33, 37, "all"), (1, 49, 96, 40, "none"))},
+    "sparse_int_gemm": lambda: pruned_int(*int_gemm(1, 23, 37, 24, top=127, epilogue="none"), 16),
+    **{f"sparse_int_conv {name}": lambda c=c: pruned_int(*int_conv(*c, top=127, plain=True), 8, balanced=False)
+       for name, c in SPARSE_INT_CONVOLUTIONS.items()},
     **{f"winograd {name}": lambda c=c: winograd(*c)[:2] for name, c in WINOGRAD.items()},
     **{f"depthwise {name}": lambda c=c: depthwise(*c)[:2] for name, c in DEPTHWISE.items()},
     **{f"int_gemm {c}": lambda c=c: int_gemm(*c, epilogue="none") for c in (
