@@ -34,7 +34,7 @@ def decoded(code: str, x: Expr) -> Expr:
 
 def halves(codes: np.ndarray) -> np.ndarray:
     """Pairs along the first axis, the even one in the low half: [k, …] of 4 bits to uint8 [ceil(k / 2), …]."""
-    codes = np.pad(codes.astype(np.uint8), [(0, len(codes) % 2), *[(0, 0)] * (codes.ndim - 1)])
+    codes = np.pad(codes.astype(np.uint8) & 15, [(0, len(codes) % 2), *[(0, 0)] * (codes.ndim - 1)])
     return (codes[0::2] | codes[1::2] << 4).astype(np.uint8)
 
 

@@ -87,4 +87,4 @@ def stays_quantized(node: ir.Node) -> bool:
         return False
     readers = list(node.outputs[0].uses())
     readers += [use for user, _ in readers if user.op_type in ("Reshape", "Transpose") for use in user.outputs[0].uses()]
-    return any(user.domain == "" and WEIGHT_OF.get(user.op_type) == n for user, n in readers)
+    return any(user.domain in ("", DOMAIN) and WEIGHT_OF.get(user.op_type.removeprefix("Nhwc")) == n for user, n in readers)

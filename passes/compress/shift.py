@@ -24,6 +24,8 @@ from .layers import Layer
 LEVELS = np.array([2.0**-e for e in range(7)] + [0.0], np.float32)
 TABLE = np.concatenate([LEVELS, -LEVELS])       # float32 [16]: the value of each code
 TRIED = 24          # scales of an octave that are tried for each channel
+ROUNDS = 3          # of settling each row anew
+SPAN = 64           # rows between two updates of all the others
 OPERATOR = "ShiftWeights"
 
 
@@ -89,14 +91,39 @@ def rounded(w: np.ndarray, terms: int) -> Coded:
 def swept(w: np.ndarray, terms: int, h: np.ndarray) -> Coded:
     """w [groups, k, n] in codes such that outputs change least; h [groups, k, k]: the damped x'x of the layer's input. Rows are
     settled in the order of their weight in h, those that come late being the ones that can best take what others have lost; then
-    each channel's scale is the best for its codes (least squares of the outputs)."""
-    chosen, first = (_one_by_one if len(w) == 1 else _together)(w, terms, h)
-    g = grid(terms)
-    q = g.values[chosen]
+    each channel's scale is the best for its codes (least squares of the outputs), each row is settled anew in view of all others,
+    and so on (coordinate descent: Behdin et al., "QuantEase", 2023)."""
+    chosen, scale = (_one_by_one if len(w) == 1 else _together)(w, terms, h)
+    for _ in range(ROUNDS):
+        scale = _scale_of(w, grid(terms).values[chosen], h, scale)
+        chosen = _settled_anew(w, terms, h, chosen, scale)
+    scale = _scale_of(w, grid(terms).values[chosen], h, scale)
+    return Coded(np.moveaxis(grid(terms).codes[chosen], -1, 0), scale)
+
+
+def _scale_of(w: np.ndarray, q: np.ndarray, h: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """[groups, n]: by which q comes nearest to w."""
     right = h @ q
     energy = (q * right).sum(axis=1)
     fitted = (w * right).sum(axis=1) / np.maximum(energy, 1e-300)
-    return Coded(np.moveaxis(g.codes[chosen], -1, 0), np.where((energy > 0) & (fitted > 0), fitted, first))
+    return np.where((energy > 0) & (fitted > 0), fitted, otherwise)
+
+
+def _settled_anew(w: np.ndarray, terms: int, h: np.ndarray, chosen: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The numbers of the grid's values after each row, in turn, took the best for what the others are."""
+    g, chosen = grid(terms), chosen.copy()
+    pull = h @ (w - g.values[chosen] * scale[:, None])      # half of the error's slope, kept up to date
+    for first in range(0, w.shape[1], SPAN):
+        rows = slice(first, min(first + SPAN, w.shape[1]))
+        near, before = pull[:, rows], g.values[chosen[:, rows]]
+        for i in range(near.shape[1]):
+            at = first + i
+            old = g.values[chosen[:, at]]
+            chosen[:, at] = g.nearest(old + near[:, i] / (h[:, at, at, None] * scale))
+            near -= h[:, rows, at, None] * ((g.values[chosen[:, at]] - old) * scale)[:, None]
+        moved = (g.values[chosen[:, rows]] - before) * scale[:, None]
+        pull[:, rows.stop:] -= h[:, rows.stop:, rows] @ moved
+    return chosen
 
 
 def _one_by_one(w: np.ndarray, terms: int, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

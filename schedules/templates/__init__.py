@@ -6,6 +6,7 @@ from ..device import Device
 from ..task import Task
 from ..template import Template
 from .attention import Attention
+from .coded_conv import CodedConv, CodedDepthwise, CodedNarrowConv
 from .coded_gemm import CodedGemm
 from .conv import DirectConv
 from .conv_narrow import NarrowConv
@@ -29,7 +30,7 @@ from .winograd import Winograd
 TEMPLATES: tuple[Template, ...] = (
     Gemm(), IntGemm(), ComputedGemm(), CodedGemm(), NarrowConv(), DirectConv(), IntConv(), Winograd(), Depthwise(),
     IntDepthwise(), Attention(), Rows(), Generic(), Scan(), Sort(), Scatter(), Recurrent(), Pair(), SparseGemm(),
-    SparseConv(), SparseIntGemm(), SparseIntConv(), ScatteredGemm(),
+    SparseConv(), SparseIntGemm(), SparseIntConv(), ScatteredGemm(), CodedNarrowConv(), CodedConv(), CodedDepthwise(),
 )
 
 
