@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from burnish.compiler.compress.allocation import spread
 from burnish.compiler.compress.calibration import probe
 from burnish.compiler.compress.hessian import gather, not_padding, stages
 from burnish.compiler.compress.sparsify import sparsify
@@ -123,3 +124,25 @@ def test_nothing_is_learnt_from_padding() -> None:
     found = gather(model, layers(model), feeds)[0]["m"]
     rows = np.concatenate([f["x"][0, :2] for f in feeds]).astype(np.float64)
     assert found.inputs.count == 6 and np.allclose(found.inputs.square[0], rows.T @ rows, rtol=1e-4)
+
+
+@pytest.mark.parametrize("by", ("macs", "weights"))
+def test_zeros_are_spread_so_that_the_model_loses_less(by: str) -> None:
+    data, unseen, lost = samples(200), samples(50, seed=5), []
+    own = spread(network(), Sparsity.parse("block:70%"), data, by=by)
+    assert set(own) == {"first", "pointwise", "last"}
+    able = {n: named(network())[n] for n in own}
+    cost = {n: x.macs if by == "macs" else x.matrix.size for n, x in able.items()}
+    assert sum(own[n].share * c for n, c in cost.items()) == pytest.approx(0.3 * sum(cost.values()), rel=0.01)
+    for wanted in (own, dict.fromkeys(own, Sparsity.parse("block:70%"))):
+        model = network()
+        sparsify(model, {n: Treatment(sparsity=s) for n, s in wanted.items()}, data)
+        kept = sum(c * np.count_nonzero(named(model)[n].matrix) / able[n].matrix.size for n, c in cost.items())
+        assert kept <= 0.33 * sum(cost.values())
+        lost.append(away(model, network(), unseen))
+    assert lost[0] < lost[1]
+
+
+def test_n_of_m_leaves_nothing_to_spread() -> None:
+    with pytest.raises(ValueError, match="same everywhere"):
+        spread(network(), Sparsity.parse("2:4"), samples(2))
