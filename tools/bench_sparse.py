@@ -27,7 +27,7 @@ from ..compiler import importer, targets
 from ..compiler.lower.registry import LOWERINGS
 from ..compiler.tune import evaluator
 from ..passes.compress.layers import Layer, layers
-from ..passes.compress.treatment import Sparsity
+from ..passes.compress.treatment import GROUP, Sparsity
 from ..schedules import expr as x
 from ..schedules.board import Board, parts
 from ..schedules.candidate import Candidate, makers
@@ -39,7 +39,9 @@ from .peers import burnish_runner
 from .timing import Timing, interleave
 
 SHAPES = "128x768x3072,128x3072x768,197x384x1536,196x512x512,49x2048x512,784x128x512,3136x64x256"
+SCATTERED_SHAPES = "784x128x256,784x256x256,196x96x576,196x512x512,49x960x320,49x1024x1024"       # 1x1 layers of MobileNets
 PATTERNS = ("block:50%", "block:75%", "block:90%", "2:4", "1:4")
+SCATTERED = ("block:80%/1", "block:90%/1", "block:95%/1")
 TRIED = 6           # candidates of a task
 SECONDS, ROUNDS = 3.0, 60
 
@@ -131,27 +133,29 @@ def gains(shape: tuple[int, int, int], integer: bool, patterns: Sequence[Sparsit
             for p, t, (_, c) in zip(patterns, taken[1:], made[1:], strict=True)]
 
 
-def patterns(groups: Sequence[int], integer: bool) -> list[Sparsity]:
-    return [replace(Sparsity.parse(text), group=g, step=4 if integer else 1) for g in groups for text in PATTERNS]
+def patterns(kind: str, groups: Sequence[int]) -> list[Sparsity]:
+    if kind == "scattered":
+        return [Sparsity.parse(text) for text in SCATTERED]
+    return [replace(Sparsity.parse(text), group=g, step=4 if kind == "int8" else 1) for g in groups for text in PATTERNS]
 
 
-def kernels(target: str, groups: Sequence[int], shapes: Sequence[Sequence[int]],
-            kinds: Sequence[str]) -> Iterator[tuple[str, list[Gain]]]:
+def kernels(target: str, kind: str, groups: Sequence[int], shapes: Sequence[Sequence[int]]) -> Iterator[Gain]:
+    """kind: fp32, int8 or scattered."""
     rig = targets.find(target).rig()
-    for kind in kinds:
-        for m, k, n in shapes:
-            with evaluator(rig, 1, 0) as evaluated:
-                found = gains((m, k, n), kind == "int8", patterns(groups, kind == "int8"), evaluated)
-            for g in found:
-                console.print(f"{kind} {m}x{k}x{n} {g.pattern}: {g.speedup:.2f}x, {g.reached:.2f} of it, ±{g.spread:.0%}, "
-                              f"{g.candidate}", highlight=False, soft_wrap=True)
-            yield kind, found
+    for m, k, n in shapes:
+        with evaluator(rig, 1, 0) as evaluated:
+            found = gains((m, k, n), kind == "int8", patterns(kind, groups), evaluated)
+        for g in found:
+            console.print(f"{kind} {m}x{k}x{n} {g.pattern}: {g.speedup:.2f}x, {g.reached:.2f} of it, ±{g.spread:.0%}, "
+                          f"{g.candidate}", highlight=False, soft_wrap=True)
+        yield from found
 
 
 def kernel_table(found: Sequence[Gain], target: str, kind: str) -> list[str]:
     """A row for each shape and group, a column for each pattern: the speed-up, and in brackets the share of what it could be."""
-    lines = [f"### {kind}, {target}", "", f"| product | group | dense, µs | {' | '.join(PATTERNS)} | spread |",
-             f"|---|---:|---:|{'---:|' * len(PATTERNS)}---:|"]
+    columns = list(dict.fromkeys(str(replace(g.pattern, group=GROUP)) for g in found))
+    lines = [f"### {kind}, {target}", "", f"| product | group | dense, µs | {' | '.join(columns)} | spread |",
+             f"|---|---:|---:|{'---:|' * len(columns)}---:|"]
     for shape, group in dict.fromkeys((g.shape, g.pattern.group) for g in found):
         row = [g for g in found if (g.shape, g.pattern.group) == (shape, group)]
         cells = [f"{g.speedup:.2f}x ({g.reached:.2f})" for g in row]
@@ -212,7 +216,7 @@ def model_table(found: Mapping[str, Mapping[str, Timing]], pattern: Sparsity) ->
 def main(
     shapes: Annotated[str, typer.Option(help="Products MxKxN, separated by commas.")] = SHAPES,
     groups: Annotated[str, typer.Option(help="Channels that share their zeros.")] = "16,32",
-    kinds: Annotated[str, typer.Option(help="fp32, int8 or both.")] = "fp32,int8",
+    kinds: Annotated[str, typer.Option(help="fp32, int8, scattered (of fp32); \"\" for none.")] = "fp32,int8,scattered",
     target: Annotated[str, typer.Option(help="native or wasm, of the products.")] = "native",
     names: Annotated[str, typer.Option("--models", help="Models of the zoo, separated by commas.")] = "",
     zeros: Annotated[str, typer.Option(help="Pattern of the models' zeros.")] = "block:75%/32",
@@ -228,10 +232,9 @@ def main(
              "Speed-ups over our own dense kernels, tuned alike, in one interleaved run: the median over rounds, and in brackets",
              "the share of what the number of kept weights promises. Spread: the distance between the ratio's quartiles over its",
              "median, the largest of a row.", ""]
-    found: dict[str, list[Gain]] = {}
-    for kind, some in kernels(target, numbers(groups, ","), [numbers(s, "x") for s in shapes.split(",") if s], kinds.split(",")):
-        found.setdefault(kind, []).extend(some)
-    for kind, every in found.items():
+    for kind in filter(None, kinds.split(",")):
+        wanted = SCATTERED_SHAPES if kind == "scattered" and shapes == SHAPES else shapes
+        every = list(kernels(target, kind, numbers(groups, ","), [numbers(s, "x") for s in wanted.split(",")]))
         lines += kernel_table(every, target, kind)
     pattern = Sparsity.parse(zeros)
     timed = {name: model_gain(name, pattern, artifacts, budget, str(records), 20) for name in names.split(",") if name}
