@@ -147,13 +147,34 @@ def _vector(k: Any, n: Nest, at: list[PrimExpr], base: PrimExpr, width: int) -> 
     if width == 1:
         _element(k, n, {**env, axis: base})
         return
+    if n.woven > 1:
+        _weave(k, n, env, base, width)
+        return
     value, position = (lanewise(e, axis, width, width) for e in (n.value, n.position))
     with T.vectorized(0, width) as lane:
         _put(k, n.buffer, position, value, {**env, axis: base + lane, "base": base, "lane": lane})
 
 
 def _element(k: Any, n: Nest, env: dict[str, PrimExpr]) -> None:
-    _put(k, n.buffer, n.position, n.value, env)
+    for c in range(n.woven):
+        _put(k, n.buffer, n.position, n.value, {**env, f"i{len(n.extents)}": c} if n.woven > 1 else env)
+
+
+def _weave(k: Any, n: Nest, env: dict[str, PrimExpr], base: PrimExpr, width: int) -> None:
+    """The elements base … base + width of the vector axis, of all arrays that are woven, in one store."""
+    from ..tir import T, alloc, put, tirx
+
+    axis, other, dtype = f"i{len(n.extents) - 1}", f"i{len(n.extents)}", k.task.buffers[n.buffer].dtype
+    value = lanewise(n.value, axis, width, width)
+    parts = alloc(n.woven * width, "uint8" if dtype == "bool" else dtype)
+    for c in range(n.woven):
+        with T.vectorized(0, width) as lane:
+            here = {**env, axis: base + lane, "base": base, "lane": lane, other: T.int32(c)}
+            put(parts, c * width + lane, k.value(value, here), dtype)
+    picks = [c * width + lane for lane in range(width) for c in range(n.woven)]
+    woven = tirx.Shuffle([parts[T.ramp(c * width, 1, width)] for c in range(n.woven)], picks)
+    first = k.value(n.position, {**env, axis: base, other: T.int32(0)})
+    T.buffer_store(k.arrays[n.buffer], woven, [T.ramp(first, 1, n.woven * width)])
 
 
 def _put(k: Any, buffer: int, position: Expr, value: Expr, env: dict[str, PrimExpr]) -> None:

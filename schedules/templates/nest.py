@@ -9,6 +9,9 @@ from ..affine import flat, split, within
 from ..expr import Expr, const, post_order, substitute, var
 from ..task import Store, Task
 
+WOVEN = -1          # in place of the place of an axis to turn
+MOST_WOVEN = 4      # channels of a picture
+
 
 @dataclass(frozen=True)
 class Nest:
@@ -16,6 +19,9 @@ class Nest:
 
     turned: the axis along which the value's reads are contiguous, where that is not the vector axis, along which the stores are:
     a transposition. None where there is nothing to turn.
+    woven: how many arrays are woven into one, an element of each in turn, as planes of a picture into pixels: the axis behind
+    those of `extents`, i<their number>, along which the stores are contiguous, while they and the reads follow the vector axis.
+    1 where there is nothing to weave.
     """
 
     buffer: int
@@ -23,10 +29,11 @@ class Nest:
     position: Expr
     value: Expr
     turned: int | None
+    woven: int = 1
 
     @property
     def size(self) -> int:
-        return math.prod(self.extents)
+        return math.prod(self.extents) * self.woven
 
 
 def nest(task: Task, store: Store, lanes: int) -> Nest:
@@ -47,7 +54,11 @@ def nest(task: Task, store: Store, lanes: int) -> Nest:
     position, value = substitute(position, gone), substitute(value, gone)
     order, turned = _order(task, position, value, kept, sizes, lanes)
     names = {f"i{kept[n]}": var(f"i{place}") for place, n in enumerate(order)}
-    return Nest(store.buffer, tuple(sizes[n] for n in order), substitute(position, names), substitute(value, names), turned)
+    position, value = substitute(position, names), substitute(value, names)
+    if turned == WOVEN:
+        *order, short = order
+        return Nest(store.buffer, tuple(sizes[n] for n in order), position, value, None, sizes[short])
+    return Nest(store.buffer, tuple(sizes[n] for n in order), position, value, turned)
 
 
 def _extent(store: Store, group: list[int]) -> int:
@@ -82,7 +93,8 @@ def _beside_loads(root: Expr) -> set[str]:
 
 def _order(task: Task, position: Expr, value: Expr, axes: list[int], sizes: list[int],
            lanes: int) -> tuple[list[int], int | None]:
-    """The order in which the axes are walked, last the vector axis, and the place of the axis to turn."""
+    """The order in which the axes are walked, last the vector axis, and the place of the axis to turn; or, behind it, the axis to
+    weave, and WOVEN."""
     if not axes or 0 in sizes:
         return list(range(len(axes))), None
     reads = [flat(e.args, task.buffers[e.value].shape) for e in post_order([value]) if e.op == "load"]
@@ -98,6 +110,12 @@ def _order(task: Task, position: Expr, value: Expr, axes: list[int], sizes: list
         waste = math.ceil(sizes[n] / lanes) * lanes / sizes[n] if sizes[n] >= lanes else 1.0
         return sum(each) / width * waste
 
+    for n in (n for n in range(len(axes)) if sizes[n] >= lanes):
+        steps = {stride(e, n) for e in reads}
+        if 1 not in steps or steps - {0, 1}:
+            continue
+        for short in (m for m in range(len(axes)) if stride(position, m) == 1 and stride(position, n) == sizes[m] <= MOST_WOVEN):
+            return [m for m in range(len(axes)) if m not in (n, short)] + [n, short], WOVEN
     best = min(range(len(axes)), key=lambda n: (cost(n), -n))
     order = [n for n in range(len(axes)) if n != best] + [best]
     if stride(position, best) != 1 and sizes[best] >= lanes:

@@ -105,6 +105,17 @@ def test_nothing_to_do_is_no_tile():
     Built(Generic(), t)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "u1"])
+@pytest.mark.parametrize("planes, size", [(3, 50), (2, 16), (4, 77), (3, 5)])
+def test_planes_are_woven_into_pixels(planes, size, dtype):
+    a = (RNG.random((2, planes, 3, size)) * 99).astype(dtype)
+    by = (RNG.random(planes) * 9).astype(dtype)
+    t = task([a, by], ((2, 3, size, planes), a.dtype.name), ((2, 3, size, planes), lambda *i: i,
+                                                            lambda i, p, q: p(i[0], i[3], i[1], i[2]) + q(i[3])))
+    assert nest(t, t.stores[0], 16).woven == (planes if size >= 16 else 1)
+    check(t, [a, by], a.transpose(0, 2, 3, 1) + by, (ZEN5, WASM, NEON))
+
+
 def test_axes_merge_where_memory_runs_on():
     a, b = normal(4, 5, 6, 8), normal(8)
     t = task([a], ((4, 5, 6, 8), "float32"), ((4, 5, 6, 8), lambda *i: i, lambda i, p: p(*i) + 1))
