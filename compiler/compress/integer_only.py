@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 import onnx_ir as ir
 
+from ...passes.compress.integer_graph import channels
 from ...passes.compress.integer_only import Product, floats, to_integers
 from ...passes.compress.integer_ranges import Seen
 from ..driver import Progress, silent
@@ -21,11 +22,15 @@ JUDGED = 8                      # inputs on which the result is compared
 
 @dataclass
 class _Sampler:
-    """Lowest and highest number of a value, and some of its rows of each input. share: the inputs' share of what is kept."""
+    """Lowest and highest number of a value, its channels' means, and some of its rows of each input. axis: of the channels;
+    share: among how many inputs the rows are shared out."""
 
+    axis: int
     share: int
     low: float = 0.0
     high: float = 0.0
+    total: np.ndarray | float = 0.0
+    count: int = 0
     rows: list[np.ndarray] = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
@@ -33,13 +38,15 @@ class _Sampler:
         if not array.size:
             return
         self.low, self.high = min(self.low, float(array.min())), max(self.high, float(array.max()))
-        rows = array.reshape(-1, array.shape[-1] if array.ndim else 1)
+        last = np.moveaxis(array, self.axis, -1) if array.ndim else array
+        rows = last.reshape(-1, last.shape[-1] if array.ndim else 1)
+        self.total, self.count = self.total + rows.sum(0, dtype=np.float64), self.count + len(rows)
         count = -(-max(ROWS, NUMBERS // rows.shape[1]) // self.share)
         self.rows.append(rows[self.rng.permutation(len(rows))[:count]].astype(np.float32))
 
     @property
     def seen(self) -> Seen:
-        return Seen(self.low, self.high, np.concatenate(self.rows))
+        return Seen(self.low, self.high, np.asarray(self.total / max(1, self.count)), np.concatenate(self.rows))
 
 
 def integer_only(model: ir.Model, data: Calibration, *, top: int = 127, progress: Progress = silent) -> list[LayerReport]:
@@ -50,7 +57,7 @@ def integer_only(model: ir.Model, data: Calibration, *, top: int = 127, progress
     run the model.
     """
     before = model.clone()
-    samplers = {v.name: _Sampler(len(data)) for v in floats(model) if v.name}
+    samplers = {v.name: _Sampler(channels(v), len(data)) for v in floats(model) if v.name}
     observe(model, samplers, data, "ranges", progress)
     products = to_integers(model, {name: sampler.seen for name, sampler in samplers.items()}, top)
     return _reports(before, model, products, data, progress)

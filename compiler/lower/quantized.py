@@ -79,7 +79,7 @@ def _product(ctx: Context) -> Anchor | None:
 # ---- Matmuls -------------------------------------------------------------------------------------------------------------
 
 
-@lowering("MatMulInteger", kind=ANCHOR, rereads=True)
+@lowering("MatMulInteger", kind=ANCHOR, plain=(1,), rereads=True)       # bytes along k would be gathered one by one
 def matmul_integer(ctx: Context) -> Anchor:
     """A, B, zero points of A (one, or one per row) and of B (one, or one per column). The result is int32."""
     fast = _product(ctx)

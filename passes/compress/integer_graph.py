@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..base import DOMAIN, constant, initializer, op, shape
+from ..base import DOMAIN, attr, constant, initializer, op, shape
 from ..integer_functions import add_integer_function
 from .integer_math import INT32, fixed_point
 from .integer_ranges import Parameters, Seen, balanced, narrowed
@@ -127,22 +127,35 @@ class Integers:
             return self.bytes(value)
         return self.forms[value]
 
+    def even(self, value: ir.Value) -> Parameters:
+        """How the value is laid on uint8s, all channels alike."""
+        return narrowed(self.seen[value.name or ""], self.top)
+
     def parameters(self, value: ir.Value) -> Parameters:
         """How the value is laid on uint8s."""
         if value not in self._parameters:
             array, weights = constant(value), self._weights(value)
             seen = self.seen[value.name or ""] if array is None else Seen.of(array)
-            self._parameters[value] = (balanced(seen, np.concatenate(weights, 1), self.top) if weights
-                                       else narrowed(seen, self.top))
+            p = balanced(seen, np.concatenate(weights, 1), self.top) if weights else narrowed(seen, self.top)
+            if p.scale.size > 1:
+                p = replace(p, scale=p.scale.reshape(-1, *(1,) * (len(shape(value) or ()) - 1 - channels(value))))
+            self._parameters[value] = p
         return self._parameters[value]
+
+    def means(self, value: ir.Value) -> np.ndarray:
+        """Of the channels of a value that a convolution reads."""
+        array = constant(value)
+        return self.seen[value.name or ""].means if array is None else array.mean((0, *range(2, array.ndim)))
 
     def _weights(self, value: ir.Value) -> list[np.ndarray]:
         """The constant matrices that the value is multiplied by; none if its uint8s have other readers, too."""
         found = []
         for n in readers(value):
-            w = constant(n.inputs[1]) if n.op_type == "MatMul" and n.inputs[0] is value else None
-            if w is not None and w.ndim == 2:
+            w = constant(n.inputs[1]) if n.op_type in ("Conv", "MatMul") and n.inputs[0] is value else None
+            if w is not None and n.op_type == "MatMul" and w.ndim == 2:
                 found.append(w)
+            elif w is not None and n.op_type == "Conv" and w.size == w.shape[0] * w.shape[1] and attr(n, "group", 1) == 1:
+                found.append(w.reshape(w.shape[:2]).T)
             elif n.op_type not in ("Add", "LayerNormalization"):
                 return []
         return found
@@ -166,9 +179,18 @@ class Integers:
         if array is not None:
             return self.constant(p.quantize(array, self.top).astype(np.uint8), value, "uint8")
         form = self.forms[value]
-        if p.scale.size > 1 and (form.low not in (0, -math.inf) or form.high < math.inf):       # bounds in steps that differ
-            form = Form(self.steps(value, self.step(value)), np.array(self.step(value)))
+        if p.scale.size > 1 and form.bounded:       # in steps that differ the bounds do, too: they are applied to the sums
+            form = self.clipped(form, value)
         return self.rescaled(form, value, p.scale, p.zero, 0, self.top, UINT8)
+
+    def clipped(self, form: Form, like: ir.Value) -> Form:
+        """The form with its bounds applied."""
+        made = self.cast(self.plain(form, like), INT32_TYPE, like)
+        for op_type, bound in (("Max", form.low), ("Min", form.high)):
+            if math.isfinite(bound):
+                limit = self.constant(clipped(bound / form.scale), like, "bound")
+                made = self.node(op_type, [made, limit], form.value, INT32_TYPE)
+        return Form(made, form.scale)
 
     def step(self, value: ir.Value) -> float:
         """The scale in which a float value is added up, normed or compared."""
@@ -212,6 +234,11 @@ class Integers:
     def scaled(self, form: Form, by: np.ndarray) -> Form:
         """The form's numbers times constants that broadcast to its shape: a matter of its scale."""
         return replace(form, scale=form.scale * by)
+
+
+def channels(value: ir.Value) -> int:
+    """The axis of the channels of a value: 1 of maps that a convolution reads, else the last."""
+    return 1 if any(n.op_type == "Conv" for n in readers(value)) else len(shape(value) or (0,)) - 1
 
 
 def readers(value: ir.Value) -> list[ir.Node]:

@@ -68,7 +68,7 @@ def to_integers(model: ir.Model, seen: Mapping[str, Seen], top: int) -> list[Pro
 
 
 def _entry(g: Integers, value: ir.Value) -> Form:
-    p = g.parameters(value)
+    p = g.even(value)
     parameters = [g.constant(p.scale.astype(np.float32), value, "scale"), g.number(p.zero, UINT8, value, "zero")]
     q = g.node("QuantizeLinear", [value, *parameters], value, UINT8)
     if g.top < 255:

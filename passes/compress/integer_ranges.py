@@ -13,16 +13,19 @@ POWERS = (0.0, 0.25, 0.5, 0.75)                         # how much of the channe
 
 @dataclass(frozen=True)
 class Seen:
-    """What calibration saw of a value: its lowest and highest number, and some of its rows (the last axis), float32 [n, c]."""
+    """What calibration saw of a value: its lowest and highest number, the mean of each channel, and some of its rows of channels,
+    float32 [n, c]. Of maps that a convolution reads the channels are axis 1, else the last one."""
 
     low: float
     high: float
+    means: np.ndarray
     rows: np.ndarray
 
     @classmethod
     def of(cls, array: np.ndarray) -> Seen:
         """All of a constant."""
-        return cls(float(array.min()), float(array.max()), array.reshape(1, -1))
+        rows = array.reshape(1, -1)
+        return cls(float(array.min()), float(array.max()), rows[0], rows)
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,10 @@ class Parameters:
         return (self.quantize(x, top) - self.zero) * self.scale
 
 
-def quantized(weight: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """int8 with one scale for all of `axes`, symmetric; the scale keeps them as 1."""
-    largest = np.abs(weight).max(axis=axes, keepdims=True).astype(np.float64)
-    scale = np.where(largest > 0, largest / 127, 1.0)
+def quantized(weight: np.ndarray, axes: tuple[int, ...], least: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """int8 with one scale for all of `axes`, symmetric, of at least so much; the scale keeps them as 1."""
+    scale = np.maximum(np.abs(weight).max(axis=axes, keepdims=True).astype(np.float64) / 127, least)
+    scale = np.where(scale > 0, scale, 1.0)
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
 
 

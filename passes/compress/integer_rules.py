@@ -20,6 +20,7 @@ RULES: dict[str, Rule] = {}
 
 INDEX = 1 << 10         # entries of a table for a function of sums: its input keeps two or three bits more than its output has
 EXPONENTIALS = 1 << 11  # entries of the table of exponentials: down to exp(-16)
+BIAS = 1 << 28          # steps of a sum that a bias may take
 NORM = 1 << 13          # the largest factor of a LayerNorm's channels
 
 
@@ -47,15 +48,21 @@ def dims(value: ir.Value) -> tuple[int, ...]:
 
 @rule("Conv")
 def convolution(g: Integers, node: ir.Node) -> Form:
+    """The bias makes up for what rounding the weights does to the mean (Nagel et al. 2019, section 4.2); a channel whose weights
+    are all but nothing takes steps in which its bias fits."""
     x, y, weight = given(node, 0), node.outputs[0], constant(node.inputs[1])
     if weight is None:
         raise Unsupported(node, "its weights are computed", "only constant weights have an integer form")
-    a = g.bytes(x)
-    w, scale = quantized(weight, tuple(range(1, weight.ndim)))
-    inputs = [a.value, g.constant(w, given(node, 1), "int8"), g.number(a.zero, UINT8, y, "x_zero")]
-    form = Form(g.same(node, "ConvInteger", inputs, INT32_TYPE), a.scale * scale.reshape(-1, *(1,) * (weight.ndim - 2)))
+    a, beyond, groups = g.bytes(x), (1,) * (weight.ndim - 2), attr(node, "group", 1)
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    return form if bias is None else plus(g, form, bias.reshape(-1, *(1,) * (weight.ndim - 2)), y)
+    bias = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+    into = a.scale.reshape(1, -1, *beyond) if a.scale.size > 1 else a.scale         # the weights take the channels' scales
+    w, scale = quantized(weight * into, tuple(range(1, weight.ndim)), np.abs(bias).reshape(-1, 1, *beyond) / BIAS)
+    lost = (weight - w * scale / into).reshape(groups, len(weight) // groups, weight.shape[1], -1).sum(-1)
+    bias += np.einsum("goi,gi->go", lost, g.means(x).reshape(groups, -1)).reshape(-1)
+    inputs = [a.value, g.constant(w, given(node, 1), "int8"), g.number(a.zero, UINT8, y, "x_zero")]
+    form = Form(g.same(node, "ConvInteger", inputs, INT32_TYPE), scale.reshape(-1, *beyond))
+    return plus(g, form, bias.reshape(-1, *beyond), y)
 
 
 def plus(g: Integers, form: Form, bias: np.ndarray, y: ir.Value) -> Form:
@@ -84,7 +91,7 @@ def matmul(g: Integers, node: ir.Node) -> Form:
 def weighted_mean(g: Integers, softmax: ir.Node, values: ir.Value, y: ir.Value) -> Form:
     """softmax(x) values: the exponentials, relative to the largest of their row, times the values; then over their sum."""
     b, small = g.bytes(values), g.wants_bytes(y)
-    p = g.parameters(y) if small else Parameters(np.array(g.step(y)), 0)
+    p = g.even(y) if small else Parameters(np.array(g.step(y)), 0)
     e = Exponentials.of(g, softmax, float(b.scale / p.scale))
     zeros = [g.number(0, UINT8, y, "e_zero"), g.number(b.zero, UINT8, y, "b_zero")]
     high, low = (g.node("MatMulInteger", [part, b.value, *zeros], y, INT32_TYPE) for part in (e.high, e.low))
@@ -343,7 +350,7 @@ def concat(g: Integers, node: ir.Node) -> Form:
     y = node.outputs[0]
     parts = [given(node, n) for n in range(len(node.inputs))]
     if g.wants_bytes(y):
-        p = g.parameters(y)
+        p = g.even(y)
         form = Form(y, p.scale, p.zero)
         made, dtype = [g.placed(v, p) for v in parts], UINT8
     else:
