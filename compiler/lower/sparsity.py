@@ -9,7 +9,7 @@ import numpy as np
 GROUPS = (64, 48, 32, 16, 8, 4)     # channels; vectors of the targets and a few times as many
 WORTH = 0.3         # share of blocks of zeros from which on a kernel that skips them may be faster
 NEARLY = 1.1        # times as many weights as the smallest group keeps may a larger one, as it multiplies them faster
-SCATTERED = 3       # times what a weight in a block costs does one by itself (schedules/templates/scattered_gemm.py)
+SCATTERED = 2       # times what a weight in a block costs does one by itself, on WebAssembly; three times with AVX-512
 
 
 def pattern(weight: np.ndarray, step: int) -> Mapping[str, int]:

@@ -28,6 +28,7 @@ from .registertile import up
 
 PrimExpr = Any
 STEP, TURN = 1.2, 2.4       # of a load in the loop over weights, and of an element that is turned, in multiply-adds (Zen 5)
+CHAIN = 4                   # of a step that waits for the one before it, where the next channel's overlap
 
 
 class ScatteredGemm(Gemm):
@@ -52,7 +53,8 @@ class ScatteredGemm(Gemm):
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
         p, rows = shape_of(task), knobs.vectors * device.lanes
         tiles, blocks = self.tiles(task, knobs, device), p.batch * up(p.m, rows)
-        channel = task.params["kept"] * STEP * (knobs.vectors + 1) + 2 * knobs.vectors + 20
+        stream = rows * 4 * sparse.FROM_L2 if p.k * rows * 4 > device.l1_kib * 1024 else 0.0
+        channel = task.params["kept"] * max(STEP * (knobs.vectors + 1), stream, CHAIN) + 2 * knobs.vectors + 20
         element = TURN + (rt.weight(task.stores) + 2) / device.lanes
         total = tiles * knobs.channels * (channel + rows * element) + blocks * p.k * rows * TURN
         return total * up(tiles, device.cores) * device.cores / tiles
