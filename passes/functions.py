@@ -79,8 +79,8 @@ _TEXT = {
         odd = Unsqueeze(high, last)
         pairs = Concat<axis = -1>(even, odd)
         index = Cast<to = 6>(pairs)
-        table = Constant<value = float[16] {1, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0,
-                                            -1, -0.5, -0.25, -0.125, -0.0625, -0.03125, -0.015625, 0}>()
+        table = Constant<value = float[16] {0, 0.015625, 0.03125, 0.0625, 0.125, 0.25, 0.5, 1,
+                                            0, -0.015625, -0.03125, -0.0625, -0.125, -0.25, -0.5, -1}>()
         terms = Gather(table, index)
         rows = Constant<value_ints = [0, -1]>()
         flat = Reshape(terms, rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class Coded:
     scale: np.ndarray
     block: int = 0
 
-    def params(self, ctx: Context) -> Mapping[str, int | str]:
+    def params(self, ctx: Context) -> Mapping[str, Any]:
         """What a task's params say of it, beside the number of the buffer of codes."""
         blocks = {"scales": ctx.weight(self.scale)} if self.block else {}
         return {"code": self.code, "block": self.block, **blocks}
@@ -44,9 +45,9 @@ class Coded:
 def coded(ctx: Context, n: int, channel: int) -> Coded | None:
     """Input n as codes, where it is constant weights of codes; channel: the axis of its output channels."""
     if (found := shift.read(ctx.node.inputs[n])) is not None:
-        codes, scale = found
-        both = codes[0] if len(codes) == 1 else codes[0] | codes[1] << 4
-        return Coded(both.astype(np.uint8), f"shift{len(codes)}", np.ascontiguousarray(scale.reshape(-1)))
+        terms, powers = found
+        both = terms[0] if len(terms) == 1 else terms[0] | terms[1] << 4
+        return Coded(both.astype(np.uint8), f"shift{len(terms)}", np.ascontiguousarray(powers.reshape(-1)))
     node = maker(ctx.node.inputs[n], "DequantizeLinear")
     if node is None:
         return None
@@ -91,7 +92,7 @@ def shift_weights(ctx: Context) -> Tensor:
 
     def term(t: int, place: Expr) -> Expr:
         byte = cast(codes.at((const(t, "int32"), floordiv(place, 2))), "int32")
-        return decoded("shift1", binary("bitand", binary("shr", byte, mul(floormod(place, 2), 4)), 15))
+        return decoded("shift1", binary("shr", byte, mul(floormod(place, 2), 4)))
 
     def element(index: tuple[Expr, ...]) -> Expr:
         place = flat(index, shape)

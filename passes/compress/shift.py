@@ -1,6 +1,6 @@
 """Weights as sums of powers of two, in codes of 4 bits: sign and exponent (DeepShift, Elhoushi et al., CVPR workshops 2021).
 
-A code is 1, 1/2, … 1/64 (codes 0 to 6), 0 (code 7), or their negatives (codes 8 to 15); a weight of one term is one code times
+A code is 0 (code 0), 1/64, 1/32, … 1 (codes 1 to 7), or their negatives (codes 8 to 15); a weight of one term is one code times
 the scale of its output channel, one of two terms the sum of two. Sixty-four is range enough: of what lies below the smallest
 power, next to nothing of a channel's energy is left, and zero itself must be a code.
 
@@ -21,7 +21,7 @@ from ..functions import add_function
 from . import obs
 from .layers import Layer
 
-LEVELS = np.array([2.0**-e for e in range(7)] + [0.0], np.float32)
+LEVELS = np.array([0.0] + [2.0**e for e in range(-6, 1)], np.float32)
 TABLE = np.concatenate([LEVELS, -LEVELS])       # float32 [16]: the value of each code
 TRIED = 24          # scales of an octave that are tried for each channel
 ROUNDS = 3          # of settling each row anew
@@ -194,5 +194,7 @@ def write(model: ir.Model, layer: Layer, coded: Coded) -> int:
 def read(value: ir.Value | None) -> tuple[np.ndarray, np.ndarray] | None:
     """Codes [terms, *shape] and scale (as it broadcasts) of weights that are made of them; None of any others."""
     node = maker(value, OPERATOR, domain=DOMAIN)
-    packed, scale = (constant(v) for v in node.inputs) if node is not None else (None, None)
+    if node is None:
+        return None
+    packed, scale = (constant(v) for v in node.inputs)
     return None if packed is None or scale is None else (unpack(packed, tuple(attr(node, "shape"))), scale)

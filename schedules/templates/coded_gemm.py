@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PrimExpr = Any
 
-WORK = {"int8": 2, "int4": 3, "shift1": 6, "shift2": 12}    # vector instructions that decode a vector
+WORK = {"int8": 2, "int4": 3, "shift1": 5, "shift2": 10}    # vector instructions that decode a vector
 SPARE = 3           # registers that decoding takes beside its result
 
 
@@ -156,8 +156,8 @@ def steps(kernel: Kernel, task: Task, q: PrimExpr, vectors: int, pitch: int, lan
                 with T.vectorized(0, lanes) as lane:
                     byte = T.Cast("int32", w[row + v + lane])
                     for at, weights in enumerate(made):
-                        number = (byte >> (4 * at)) & 15 if half else byte & 255 if code == "shift2" else byte
-                        value = kernel.value(decoded(code, var("code")), {"code": number})
+                        number = byte >> (4 * at) if half else byte
+                        value = kernel.value(decoded(code, var("code")), {"code": number & 15 if code == "int4" else number})
                         put(weights, v + lane, value * scales[v + lane] if scales is not None else value, "float32")
             for at, weights in enumerate(made):
                 step(k + at, weights)
