@@ -12,12 +12,13 @@ from ..base import NodePass, Stage, attr, constant, initializer, maker, only_use
 
 class AbsorbFlatten(NodePass):
     """MatMul(Reshape(Transpose(x), [rows, K]), W), W constant, becomes MatMul(Reshape(x, [rows, K]), W with its rows permuted).
+    MatMulInteger likewise, unless x has a zero point for each row.
 
     Runs after ChannelsLast, which leaves such a Transpose where a network flattens a map, [N, C, H, W] -> [N, C H W].
     """
 
     stage = Stage.LAYOUT
-    ops = frozenset({"MatMul"})
+    ops = frozenset({"MatMul", "MatMulInteger"})
 
     def rewrite(self, node: ir.Node, model: ir.Model) -> bool:
         flat, weight = node.inputs[0], constant(node.inputs[1])
@@ -40,6 +41,6 @@ class AbsorbFlatten(NodePass):
         target = initializer(model, np.array(rows, np.int64), f"{flat.name}_shape")
         straight = op("Reshape", [x, target], flat, name=f"{flat.name}_straight")
         permuted = initializer(model, array, f"{y.name}_weight")
-        new = op("MatMul", [straight.outputs[0], permuted], y, name=y.name or "matmul")
+        new = op(node.op_type, [straight.outputs[0], permuted, *node.inputs[2:]], y, name=y.name or "matmul")
         replace(node, [straight, new], new.outputs[0])
         return True

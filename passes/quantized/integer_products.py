@@ -15,9 +15,10 @@ class IntegerProducts(NodePass):
     """conv(DQ(x), DQ(w)) + b becomes Cast(ConvInteger(x, w, zero)) (scale_x scale_w) + b, likewise MatMul and Gemm, for constant
     w with a scale per output channel or per tensor, and x with one per tensor.
 
-    The sums are exact; what follows them is rounded as in float32. Weights become int8 with zero point 0 where their numbers less
-    the zero point fit (unsigned ones with zero point 128 always do); else the zero point stays, one per tensor or, in a matrix
-    product, per column. Weights whose activations are float stay as they are: dequantised where they are used.
+    The sums are exact; what follows them is rounded as in float32. Weights become int8 with zero point 0: their numbers less the
+    zero point, where those fit (of unsigned ones with zero point 128 they do), else the sum of two such weights, each with sums
+    of its own, for which there are kernels; 255 would take three, and keeps its zero point. Weights whose activations are float
+    stay as they are: dequantised where they are used.
     """
 
     stage = Stage.CANONICAL
@@ -40,24 +41,33 @@ class IntegerProducts(NodePass):
         if node.op_type == "Gemm" and (attr(node, "transA", 0) or attr(node, "beta", 1.0) != 1):
             self.miss(node, "it transposes its activations or scales its bias")
             return False
-        weight, zero = centred(values, scale, channels)
+        weights, zero = centred(values, scale, channels)
         if zero is not None and zero.size > 1 and conv:
             self.miss(node, "its weights have a zero point for each channel that int8 cannot do without")
             return False
-        if transposed:
-            weight = np.ascontiguousarray(weight.T)
         build = Builder(node, model)
         near = str(node.outputs[0].name)
-        inputs = [x[0], initializer(model, weight, f"{near}_weight"), initializer(model, x[1].zero, f"{near}_zero"),
-                  *([initializer(model, zero, f"{near}_weight_zero")] if zero is not None else [])]
-        total = op("ConvInteger" if conv else "MatMulInteger", inputs, node.outputs[0], name=f"{near}_sum",
-                   **({name: attr(node, name) for name in node.attributes} if conv else {}))
-        total.name = node.name
-        total.outputs[0].type = ir.TensorType(ir.DataType.INT32)
-        build.nodes.append(total)
+        attributes = {name: attr(node, name) for name in node.attributes} if conv else {}
+        zeros = [initializer(model, z, f"{near}_zero") for z in (x[1].zero, zero) if z is not None]
+
+        def sums(weight: np.ndarray) -> ir.Value:
+            given = initializer(model, np.ascontiguousarray(weight.T) if transposed else weight, f"{near}_weight")
+            made = op("ConvInteger" if conv else "MatMulInteger", [x[0], given, *zeros], node.outputs[0], name=f"{near}_sum",
+                      **attributes)
+            made.name = node.name
+            return integers(made)
+
+        def integers(made: ir.Node) -> ir.Value:
+            made.outputs[0].type = ir.TensorType(ir.DataType.INT32)
+            build.nodes.append(made)
+            return made.outputs[0]
+
+        total = sums(weights[0])
+        for weight in weights[1:]:
+            total = integers(op("Add", [total, sums(weight)], total, name=f"{near}_both"))
         factor = (x[1].scale * scale.scale * np.float32(attr(node, "alpha", 1.0))).astype(np.float32)
         column = [-1, *[1] * (len(dims) - 2)] if conv else [-1]
-        result = build.make("Mul", build.cast(total.outputs[0], ir.DataType.FLOAT),
+        result = build.make("Mul", build.cast(total, ir.DataType.FLOAT),
                             initializer(model, factor.reshape(column) if factor.ndim else factor, f"{near}_factor"))
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         if bias is not None:
@@ -74,13 +84,17 @@ class IntegerProducts(NodePass):
         return build.reshape(bias, [*(shape(bias) or ()), *column[1:]])
 
 
-def centred(weight: np.ndarray, scale: Scale, axis: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """(int8 weights, their zero point or None for 0): exactly the same numbers."""
+def centred(weight: np.ndarray, scale: Scale, axis: int) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """(int8 weights that add up to the given ones, their zero point or None for 0): exactly the same numbers."""
     assert ir.DataType.from_numpy(weight.dtype) in BYTES
     zero = scale.zero.astype(np.int32)
     column = zero.reshape([-1 if a == axis else 1 for a in range(weight.ndim)]) if zero.ndim else zero
     true = weight.astype(np.int32) - column
     if not true.size or (true.min() >= SIGNED.min and true.max() <= SIGNED.max):
-        return true.astype(np.int8), None
+        return [true.astype(np.int8)], None
+    first = np.clip(true, SIGNED.min, SIGNED.max)
+    rest = true - first
+    if rest.max() <= SIGNED.max:
+        return [first.astype(np.int8), rest.astype(np.int8)], None
     shift = 128 if weight.dtype == np.uint8 else 0
-    return (weight.astype(np.int32) - shift).astype(np.int8), (zero - shift).astype(np.int8)
+    return [(weight.astype(np.int32) - shift).astype(np.int8)], (zero - shift).astype(np.int8)

@@ -55,6 +55,13 @@ def test_products_become_sums_of_bytes(kind, body, dims, given, out):
     assert "Conv" not in ops(model) and "MatMul" not in ops(model) and "Gemm" not in ops(model)
 
 
+def test_zero_points_of_each_channel():
+    model = check(f"""g (float[1,3,5,5] x) => (float[1,2,5,5] y) < {HEAD}, uint8[2,3,1,1] w = {{0, 255, 7, 100, 3, 200}},
+        float[2] c = {{1, 2}}, uint8[2] n = {{100, 20}} > {{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        v = DequantizeLinear<axis = 0>(w, c, n) y = Conv(d, v) }}""", IntegerProducts(), inputs=pixels(1, 3, 5, 5))
+    assert ops(model).count("ConvInteger") == 2
+
+
 @pytest.mark.parametrize("body, axis, dims, out", [
     ("Conv", 0, (4, 3, 1, 1), "1,4,5,5"), ("MatMul", 1, (5, 4), "1,3,5,4"), ("MatMul", -1, (5, 4), "1,3,5,4")])
 def test_scales_for_each_channel(body, axis, dims, out):
@@ -65,12 +72,15 @@ def test_scales_for_each_channel(body, axis, dims, out):
     np.testing.assert_array_equal(factor.reshape(-1), 0.5 * np.array([1, 2, 0.5, 4]))
 
 
-def test_a_zero_point_that_int8_cannot_do_without_stays():
-    text = """g (float[1,3,5,5] x) => (float[1,2,5,5] y) < HEAD, uint8[2,3,1,1] w = {0, 255, 7, 100, 3, 200} > {
-        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, t, z) y = Conv(d, v) }"""
-    model = check(text.replace("HEAD", HEAD), IntegerProducts(), inputs=pixels(1, 3, 5, 5))
-    total = next(n for n in model.graph if n.op_type == "ConvInteger")
-    assert constant(total.inputs[3]) == 100 - 128
+@pytest.mark.parametrize("zero, parts", [(100, 2), (255, 2), (1, 2), (0, 1)])
+def test_zero_points_that_int8_cannot_do_without(zero, parts):
+    model = check(f"""g (float[1,3,5,5] x) => (float[1,2,5,5] y) < {HEAD}, uint8[2,3,1,1] w = {{0, 255, 7, 100, 3, 200}},
+        uint8 n = {{{zero}}} > {{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, t, n)
+        y = Conv(d, v) }}""", IntegerProducts(), inputs=pixels(1, 3, 5, 5))
+    totals = [n for n in model.graph if n.op_type == "ConvInteger"]
+    assert len(totals) == parts and all(constant(n.inputs[1]).dtype == np.int8 for n in totals)
+    assert all(len(n.inputs) == (3 if parts > 1 else 4) for n in totals)
+    assert parts > 1 or constant(totals[0].inputs[3]) == -128
 
 
 @pytest.mark.parametrize("text, reason", [
@@ -82,7 +92,7 @@ def test_a_zero_point_that_int8_cannot_do_without_stays():
 def test_what_stays_in_float(text, reason):
     step = IntegerProducts()
     check(f"""g (float[1,2,5,5] x) => (float[1,2,5,5] y) < {HEAD}, {weights("int8", 2, 2, 1, 1)}, float[2] c = {{1, 2}},
-        uint8[2,2,1,1] u = {{0, 255, 0, 255}}, uint8[2] n = {{100, 20}} > {{ {text} }}""", step, changed=False)
+        uint8[2,2,1,1] u = {{0, 255, 0, 255}}, uint8[2] n = {{100, 0}} > {{ {text} }}""", step, changed=False)
     assert reason in step.misses[0].reason
 
 
