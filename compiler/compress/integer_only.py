@@ -9,10 +9,12 @@ from itertools import islice
 import numpy as np
 import onnx_ir as ir
 
+from ...passes.base import Unsupported
 from ...passes.compress.integer_graph import channels
 from ...passes.compress.integer_only import Product, floats, to_integers
 from ...passes.compress.integer_ranges import Seen
 from ..driver import Progress, silent
+from ..errors import Refusal, Refused
 from .calibration import Calibration, observe, probe
 from .report import LayerReport
 
@@ -53,13 +55,16 @@ def integer_only(model: ir.Model, data: Calibration, *, top: int = 127, progress
     """Rewrites a model, as `passes.canonicalize` leaves it, in place. top: the largest uint8 of activations, 255, or 127 for
     kernels that take 7 bits. The errors reported are of all that happened up to a layer, on the first few inputs.
 
-    Raises an ExceptionGroup of Unsupported, one for each node without an integer form, and OracleError where onnxruntime cannot
-    run the model.
+    Raises Refused with every node that has no integer form, and OracleError where onnxruntime cannot run the model.
     """
     before = model.clone()
     samplers = {v.name: _Sampler(channels(v), len(data)) for v in floats(model) if v.name}
     observe(model, samplers, data, "ranges", progress)
-    products = to_integers(model, {name: sampler.seen for name, sampler in samplers.items()}, top)
+    try:
+        products = to_integers(model, {name: sampler.seen for name, sampler in samplers.items()}, top)
+    except ExceptionGroup as found:
+        raise Refused([Refusal(e.node, e.op, e.version, e.reason, e.hint) for e in found.exceptions
+                       if isinstance(e, Unsupported)]) from None
     return _reports(before, model, products, data, progress)
 
 
