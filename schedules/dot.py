@@ -127,6 +127,25 @@ class Words(Dot):
         return acc + self.call(self.name, x, w)
 
 
+class Quads(Dot):
+    """Four neighbours by products of int16, two by two: for WebAssembly without the relaxed instruction, whose weights it takes as
+    they lie, so that one file of weights serves both builds of a package."""
+
+    def unsigned(self, x: PrimExpr) -> PrimExpr:
+        return x.astype(f"int16x{4 * self.lanes}")
+
+    def signed(self, w: PrimExpr) -> PrimExpr:
+        return self.unsigned(w)
+
+    def __call__(self, acc: PrimExpr, x: PrimExpr, w: PrimExpr) -> PrimExpr:
+        from .tir import tirx
+
+        low, high = (list(range(n, n + 2 * self.lanes)) for n in (0, 2 * self.lanes))
+        pairs = [self.call(self.name, tirx.Shuffle([x], half), tirx.Shuffle([w], half)) for half in (low, high)]
+        first, second = (tirx.Shuffle(pairs, list(range(n, 2 * self.lanes, 2))) for n in (0, 1))
+        return acc + first + second
+
+
 class Plain(Dot):
     """No instruction: bytes are widened, multiplied and added."""
 
@@ -164,6 +183,8 @@ def dot(device: Device, top: int) -> Dot:
         return Words(_WORDS[lanes], lanes, depth=2, work=2, registers=1)
     if device.arch == "wasm32" and top <= 127 and "relaxed-simd" in isa:
         return Relaxed(_RELAXED, lanes)
+    if device.arch == "wasm32" and top <= 127:
+        return Quads("llvm.wasm.dot", lanes, work=8, registers=2)
     if device.arch == "wasm32":
         return Words("llvm.wasm.dot", lanes, depth=2, work=2, registers=1)
     if "i8mm" in isa:
