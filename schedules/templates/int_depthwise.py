@@ -90,7 +90,8 @@ class IntDepthwise(Template):
     def space(self, task: Task, device: Device) -> Space:
         s, d = Shape.of(task), dot(device, task.params["top"])
         blocks = sorted({min(b, s.oh) for b in (1, 2, 4, 8, 16, 32)})
-        vectors = [v for v in (1, 2, 4) if v * device.lanes <= s.c] or [1]
+        widest = max(16, 2 * device.lanes)      # bytes of a row that are interleaved in the order of the channels
+        vectors = [v for v in (1, 2, 4) if v * device.lanes <= min(s.c, widest)] or [1]
         return (Space.of(rows=range(1, min(s.oh, 4) + 1), wide=range(1, min(s.ow, 12) + 1), vectors=vectors, blocks=blocks)
                 .require(lambda k: (k.rows * k.wide + 1) * k.vectors + 1 + d.registers <= device.vector_registers,
                          "accumulators would spill")
@@ -102,13 +103,16 @@ class IntDepthwise(Template):
         w, v = Window(s, knobs.rows, d.depth), knobs.vectors
         columns = min((knobs.wide - 1) * s.sw + (s.kw - 1) * s.dw + 1, knobs.wide * s.kw)
         words = columns * w.words * (d.depth + {1: 0, 2: 1, 4: 2}[d.depth] * v + d.prepare * v)
+        weights, others = w.products * s.kw * v, (knobs.rows * knobs.wide + 1) * v + 2 + d.registers
+        spilled = min(1.0, max(0, weights + others - device.vector_registers) / weights)
         products = w.products * s.kw * knobs.wide * v
-        tile = words + products * (d.work + 0.3) + knobs.rows * knobs.wide * v * (rt.weight(task.stores) + 1) + 10
+        tile = words + products * (d.work + 0.2 + 0.4 * spilled) + knobs.rows * knobs.wide * v * (rt.weight(task.stores) + 1) + 10
         blocks, rows = up(s.oh, up(s.oh, knobs.blocks)), up(s.oh, knobs.blocks)
         start = 20 + w.products * s.kw * v * (d.work + 2 * d.depth)
         count = self.tiles(task, knobs, device)
         each = start + up(rows, knobs.rows) * (up(s.ow, knobs.wide) * tile + 10)
-        return s.n * blocks * up(s.c, v * device.lanes) * each * up(count, device.cores) * device.cores / count
+        panels = up(s.c, v * device.lanes) if s.c % device.lanes else s.c / (v * device.lanes)
+        return s.n * blocks * panels * each * up(count, device.cores) * device.cores / count
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         s = Shape.of(task)
@@ -127,8 +131,13 @@ class IntDepthwise(Template):
                 z = T.Bind(begin + t)
                 n, first = T.Bind(z // (groups * blocks)), T.Bind(T.min(z // groups % blocks * rows, s.oh - rows))
                 if s.c >= width:
-                    channel = T.Bind(T.min(z % groups * width, s.c - width))
-                    _Block(kernel, task, knobs, d, channel, width, math.gcd(width, s.c)).emit(n, first, rows)
+                    rest = width if s.c % width % device.lanes else s.c - (groups - 1) * width
+
+                    def panel(columns: int) -> None:
+                        channel = T.Bind(T.min(z % groups * width, s.c - columns))
+                        _Block(kernel, task, knobs, d, channel, columns, math.gcd(columns, s.c)).emit(n, first, rows)
+
+                    rt.each_panel(z % groups, groups, (groups - 1) * width + rest, width, panel)
                     return
                 for o, lanes in vectors(s.c, device.lanes):     # a narrow map: in vectors of its own
                     plain = Plain("", lanes, depth=1)

@@ -69,7 +69,8 @@ def features(rows: int, vectors: int, panel: int, pitch: int, reduction: int, st
 @lru_cache(maxsize=256)     # asked for by every candidate
 def weight(stores: tuple[Store, ...]) -> int:
     """Vector instructions of the epilogue of one vector, roughly."""
-    return sum(25 if e.op in HEAVY else e.op not in ("const", "var") for s in stores for e in post_order([s.value])) + len(stores)
+    return sum(25 if e.op in HEAVY else 3 if e.op == "quantize" else e.op not in ("const", "var")
+               for s in stores for e in post_order([s.value])) + len(stores)
 
 
 def pack_panels(w: np.ndarray, width: int) -> np.ndarray:
