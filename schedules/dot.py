@@ -128,8 +128,8 @@ class Words(Dot):
 
 
 class Quads(Dot):
-    """Four neighbours by products of int16, two by two: for WebAssembly without the relaxed instruction, whose weights it takes as
-    they lie, so that one file of weights serves both builds of a package."""
+    """Four neighbours by products of int16, two by two: for WebAssembly without the relaxed instruction, whose weights it takes
+    as they lie, so that one file of weights serves both builds of a package."""
 
     def unsigned(self, x: PrimExpr) -> PrimExpr:
         return x.astype(f"int16x{4 * self.lanes}")
