@@ -44,6 +44,7 @@ from .fuse.softmax import FuseSoftmax
 from .layout.absorb_flatten import AbsorbFlatten
 from .layout.nhwc import ChannelsLast
 from .quantized.absorb_clip import AbsorbClip
+from .quantized.average_pools import IntegerAverages
 from .quantized.expand_qlinear import ExpandQLinear
 from .quantized.fold_pad import FoldIntegerPad
 from .quantized.fold_requantization import FoldRequantization
@@ -75,7 +76,7 @@ PIPELINE = (
     Phase("upgrade", plain(UpgradeOpset)),
     # Bytes meet bytes before anything else sees the scales between them.
     Phase("quantized", plain(SinkDequantize, HoistQuantize, CancelQuantize, AbsorbClip, RemoveDeadCode), rounds=16),
-    Phase("integer", plain(UnsignedActivations, IntegerProducts, RemoveDeadCode)),
+    Phase("integer", plain(UnsignedActivations, IntegerProducts, IntegerAverages, RemoveDeadCode)),
     # Recognition comes before the folding that would dissolve what it looks for (GELU's half into the next matmul's weights).
     Phase("recognise", plain(RemoveNoOps, *RECOGNISE, RemoveDeadCode), rounds=4),
     Phase(CANONICAL, (

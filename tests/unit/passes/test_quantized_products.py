@@ -7,6 +7,7 @@ from burnish.passes.base import constant
 from burnish.passes.canonical.fold_pad import FoldPad
 from burnish.passes.canonical.remove_dead_code import RemoveDeadCode
 from burnish.passes.pipeline import run as pipeline
+from burnish.passes.quantized.average_pools import IntegerAverages
 from burnish.passes.quantized.fold_pad import FoldIntegerPad
 from burnish.passes.quantized.fold_requantization import FoldRequantization
 from burnish.passes.quantized.integer_products import IntegerProducts
@@ -94,6 +95,23 @@ def test_what_stays_in_float(text, reason):
     check(f"""g (float[1,2,5,5] x) => (float[1,2,5,5] y) < {HEAD}, {weights("int8", 2, 2, 1, 1)}, float[2] c = {{1, 2}},
         uint8[2,2,1,1] u = {{0, 255, 0, 255}}, uint8[2] n = {{100, 0}} > {{ {text} }}""", step, changed=False)
     assert reason in step.misses[0].reason
+
+
+@pytest.mark.parametrize("window, out", [
+    ("kernel_shape = [2, 2], strides = [2, 2]", "1,4,4,3"), ("kernel_shape = [3, 3], pads = [1, 1, 1, 1]", "1,4,8,6"),
+    ("kernel_shape = [3, 2], pads = [1, 0, 1, 1], count_include_pad = 1", "1,4,8,6"),
+    ("kernel_shape = [2, 2], dilations = [2, 1], pads = [1, 0, 1, 0]", "1,4,8,5")])
+def test_averages_are_sums_of_bytes(window, out):
+    model = check(f"""g (float[1,4,8,6] x) => (float[{out}] y) < {HEAD} > {{ q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z) y = AveragePool<{window}>(d) }}""", IntegerAverages(), inputs=pixels(1, 4, 8, 6))
+    assert ops(model)[1:] == ["ConvInteger", "Cast", "Mul"]
+
+
+@pytest.mark.parametrize("window", ["kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1",
+                                    "kernel_shape = [3, 3], auto_pad = \"SAME_UPPER\""])
+def test_windows_beyond_the_padding_stay(window):
+    check(f"""g (float[1,4,8,6] x) => (float[a,b,c,d] y) < {HEAD} > {{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        y = AveragePool<{window}>(d) }}""", IntegerAverages(), inputs=pixels(1, 4, 8, 6), changed=False)
 
 
 def test_padding_by_the_zero_point():
