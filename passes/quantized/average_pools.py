@@ -12,8 +12,8 @@ from .scales import dequantized
 
 
 class IntegerAverages(NodePass):
-    """AveragePool(DQ(x)) becomes Cast(ConvInteger(x, ones, zero)) scale / count, a depthwise convolution: exact sums, no floats in
-    memory. count: elements of a window, of each place if padding does not count."""
+    """AveragePool(DQ(x)) becomes Cast(ConvInteger(x, ones, zero)) scale / count, a depthwise convolution: exact sums, and no
+    floats in memory. count: elements of a window, of each place if padding does not count."""
 
     stage = Stage.CANONICAL
     ops = frozenset({"AveragePool"})
