@@ -351,11 +351,22 @@ def quantize(x: Expr, scale: Expr, zero: Expr, dtype: str) -> Expr:
     return cast(cast(clip(unary("round", y), low, high), "int32") + zero, dtype)
 
 
-def steps_of(x: Expr, zero: Expr, dtype: str, less: int) -> Expr:
-    """The number that `quantize` makes of x, less another, in float32: it is never packed as an integer."""
-    low, high = (float(limit - zero.value) for limit in LIMITS[dtype])
-    steps = clip(unary("round", x), low, high)
-    return steps + float(zero.value - less) if zero.value != less else steps
+def steps_of(byte: Expr, less: int) -> Expr | None:
+    """A number that the same kernel quantises, maybe within bounds, less another, in float32: it is never packed as an integer.
+    None where it is not such a number."""
+    bounds: list[Expr] = []
+    while byte.op in ("max", "min") and "const" in (byte.args[0].op, byte.args[1].op):
+        bounds.append(byte)
+        byte = byte.args[1] if byte.args[0].op == "const" else byte.args[0]
+    if byte.op != "quantize" or not is_const(byte.args[1]):
+        return None
+    x, zero = byte.args[0], byte.args[1].value
+    limits = list(LIMITS[byte.dtype])
+    for e in reversed(bounds):
+        by = next(a.value for a in e.args if a.op == "const")
+        limits = [(max if e.op == "max" else min)(limit, by) for limit in limits]
+    steps = clip(unary("round", x), float(limits[0] - zero), float(limits[1] - zero))
+    return steps + float(zero - less) if zero != less else steps
 
 
 def parameter(ctx: Context, n: int) -> Tensor | None:
@@ -396,9 +407,8 @@ def dequantize_linear(ctx: Context) -> Tensor:
 
     def element(index: tuple[Expr, ...]) -> Expr:
         value, offset = x.at(index), const(0, "int32") if zero is None else cast(zero.at(index), "int32")
-        if value.op == "quantize" and is_const(value.args[1]) and is_const(offset):
-            steps = steps_of(value.args[0], value.args[1], value.dtype, offset.value)
-        else:
+        steps = steps_of(value, offset.value) if is_const(offset) else None
+        if steps is None:
             steps = cast(cast(value, "int32") - offset if zero is not None else cast(value, "int32"), "float32")
         return cast(steps * cast(scale.at(index), "float32"), dtype)
     return Tensor(x.shape, dtype, element)

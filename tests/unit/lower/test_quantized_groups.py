@@ -31,11 +31,13 @@ def compared(text, **given):
     return [lower(g, parts).task for g in parts.groups]
 
 
+@pytest.mark.parametrize("bounds", ["", "low, high", ", high", "low", "high, low"])
 @pytest.mark.parametrize("zeros", [(100, 100), (100, 7)], ids=["one zero point", "two"])
-def test_what_is_quantised_and_read_in_one_kernel_stays_in_float(zeros):
+def test_what_is_quantised_and_read_in_one_kernel_stays_in_float(zeros, bounds):
     first, second = zeros
     (task,) = compared(f"""g (float[64] x) => (float[64] y) < float s = {{1}}, uint8 z = {{{first}}}, float t = {{0.25}},
-        uint8 v = {{{second}}} > {{ q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, t, v) }}""",
+        uint8 v = {{{second}}}, uint8 low = {{20}}, uint8 high = {{127}} > {{ q = QuantizeLinear(x, s, z)
+        c = {f"Clip(q, {bounds})" if bounds else "Identity(q)"} y = DequantizeLinear(c, t, v) }}""",
                        x=(rng.standard_normal(64) * 60).astype("f4"))
     assert not {"quantize", "reinterpret"} & {e.op for e in post_order([task.stores[0].value])}
 
