@@ -53,7 +53,7 @@ class Largest:
     """An Observer of the largest |x| of each channel; axis: of the channels."""
 
     axis: int
-    found: np.ndarray | float = 0.0
+    found: np.ndarray = field(default_factory=lambda: np.zeros(1, np.float32))
 
     def update(self, array: np.ndarray) -> None:
         others = tuple(a for a in range(array.ndim) if a != self.axis % array.ndim)
