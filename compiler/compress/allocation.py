@@ -22,9 +22,9 @@ from ...passes.compress.treatment import Sparsity
 from ..driver import Progress, silent
 from ..sample import session
 from .calibration import Calibration, Feed
-from .hessian import Moments, gather, stages
+from .hessian import Moments, gather, not_padding, stages
 
-LEAST = 0.05        # the sparsest that a layer becomes: this share of its weights
+LEAST = 0.5         # of the share that all keep together, is what a layer keeps at least: errors add up only while they are small
 GROUPS = 6          # of channels, from each layer, whose errors stand for all
 SAMPLES = 8         # on which the effect of a layer on the model's outputs is measured
 NUDGE = 0.75        # density of the layer that is measured: an error that is neither noise nor ruin
@@ -53,7 +53,7 @@ def curves(model: ir.Model, sparsity: Sparsity, data: Calibration, *, by: str = 
     for stage in stages(able, 1):
         seen, _ = gather(model, stage, data, None, 0, "observe for allocation", progress)
         for done, layer in enumerate(stage, 1):
-            own[layer.name] = _errors(layer, sparsity, seen[layer.name])
+            own[layer.name] = _errors(layer, sparsity, seen[layer.name], LEAST * sparsity.share)
             nudged[layer.name] = _nudged(layer, sparsity, seen[layer.name])
             progress("errors of layers", done, len(stage))
     effects = _effects(model, {layer.name: layer.as_weight(nudged[layer.name][0]) for layer in able}, data, progress)
@@ -66,11 +66,11 @@ def curves(model: ir.Model, sparsity: Sparsity, data: Calibration, *, by: str = 
     return out
 
 
-def _errors(layer: Layer, sparsity: Sparsity, seen: Moments) -> tuple[tuple[float, ...], np.ndarray]:
-    """Densities, rising, and the layer's squared error at each, relative to its output."""
+def _errors(layer: Layer, sparsity: Sparsity, seen: Moments, share: float) -> tuple[tuple[float, ...], np.ndarray]:
+    """Densities, rising from `share`, and the layer's squared error at each, relative to its output."""
     groups, k, n = layer.matrix.shape
     count = -(-k // sparsity.step)
-    least = max(1, round(count * LEAST))
+    least = max(1, round(count * share))
     densities = np.linspace(least / count, 1, 40)
     total, energy = np.zeros(len(densities)), 0.0
     every = [(g, c) for g in range(groups) for c in columns(n, sparsity.group)]
@@ -104,14 +104,19 @@ def _effects(model: ir.Model, weights: Mapping[str, np.ndarray], data: Calibrati
     run = session(graph)
     off, energy = dict.fromkeys(weights, 0.0), 0.0
     for done, feed in enumerate(_spread_out(data, SAMPLES), 1):
-        true = [y for y in run.run(None, dict(feed)) if y.dtype.kind == "f"]
+        true = _floats(run.run(None, dict(feed)), feed)
         energy += sum(float(np.vdot(y, y)) for y in true)
         for layer, value in names.items():
-            made = run.run(None, {**feed, value: np.asarray(weights[layer], np.float32)})
-            floats = [y for y in made if y.dtype.kind == "f"]
-            off[layer] += sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(floats, true, strict=True))
+            made = _floats(run.run(None, {**feed, value: np.asarray(weights[layer], np.float32)}), feed)
+            off[layer] += sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(made, true, strict=True))
         progress("effects of layers", done, min(SAMPLES, len(data)))
     return {name: e / max(energy, 1e-300) for name, e in off.items()}
+
+
+def _floats(outputs: list[np.ndarray], feed: Feed) -> list[np.ndarray]:
+    """Those of the outputs that are floats, without padding."""
+    real = not_padding(feed)
+    return [y if real is None or y.ndim != 3 or y.shape[1] != real.size else y[:, real] for y in outputs if y.dtype.kind == "f"]
 
 
 def _spread_out(data: Calibration, most: int) -> Iterator[Feed]:
