@@ -45,7 +45,7 @@ def _coded(model: ir.Model, layer: Layer, terms: int, seen: Moments | None, judg
     before = layer.matrix.astype(np.float64)
     if seen is None or judge is None:
         coded, note = shifts.rounded(before, terms), "error of the weights: no data"
-        error = float(np.linalg.norm(coded.matrix - before) / max(np.linalg.norm(before), 1e-300))
+        error = float(np.linalg.norm(coded.matrix - before)) / max(float(np.linalg.norm(before)), 1e-300)
     else:
         tried = [_fitted(before, terms, seen, damping) for damping in DAMPINGS]
         errors, note = [judge.error(c.matrix) for c in tried], ""

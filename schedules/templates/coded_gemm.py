@@ -21,7 +21,7 @@ from ..space import Knobs, Space
 from ..task import Task
 from ..template import Pack
 from . import registertile as rt
-from .gemm import Gemm, all_steps, block_rows, row_tiles, rows_of_x, shape_of
+from .gemm import Gemm, Reduce, all_steps, block_rows, row_tiles, rows_of_x, shape_of
 from .registertile import up
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class CodedGemm(Gemm):
                     steps(kernel, task, q, vectors, knobs.vectors, device.lanes, keep)
 
                 def panel(columns: int) -> None:
-                    reduce = in_registers
+                    reduce: Reduce = in_registers
                     if knobs.decode == "panel":
                         in_scratch(columns)
                         reduce = all_steps(p.k, lambda k, v: ld(
