@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from ...passes.compress import bias, obs
 from ...passes.compress.layers import Layer, layers
+from ...passes.compress.permute import permute
 from ...passes.compress.prune_units import Criterion, prune, refusal
 from ...passes.compress.treatment import Sparsity, Treatment
 from ..driver import Progress, silent
-from .calibration import Calibration
+from .calibration import Calibration, observe
 from .hessian import STAGES, Moments, gather, stages
 from .report import LayerReport
 
@@ -27,10 +29,9 @@ def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibra
     """
     if data is None and criterion != "magnitude":
         raise ValueError(f"the criterion {criterion} needs calibration data; without, there is magnitude")
-    wanted = [layer for layer in layers(model) if (t := treatments.get(layer.name)) is not None and t.units is not None]
     reports = []
     able: list[Layer] = []
-    for layer in wanted:
+    for layer in _treated(model, treatments):
         why = refusal(layer, _units(treatments, layer))
         if why:
             size = layer.matrix.nbytes
@@ -46,6 +47,39 @@ def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibra
             reports.append(_pruned(model, layer, _units(treatments, layer), criterion, found[layer.name]))
             progress("prune", done, len(stage))
     return reports
+
+
+def regroup(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibration | None,
+            progress: Progress = silent) -> dict[str, tuple[float, float]]:
+    """Reorders channels, exactly, so that the groups that `sparsify` will prune keep more. The order of channels inside the model
+    changes: whatever is compared with it layer by layer (recover, distill) must be a copy made after this. Returns what
+    permute.permute does. In MiniLM's wide layers the error at 50 % falls by 3 to 4 %."""
+    able = [x for x in _treated(model, treatments) if x.groups == 1 and not refusal(x, _units(treatments, x))]
+    seen = {str(x.input.name): _Squares(1 if x.is_conv else -1) for x in able}
+    if data is not None:
+        observe(model, seen, data, "observe for regrouping", progress)
+    importance = {x.name: seen[str(x.input.name)].of(x.matrix.shape[1]) for x in able} if data is not None else {}
+    return permute(model, {x.name: _units(treatments, x) for x in able}, importance)
+
+
+@dataclass
+class _Squares:
+    """An Observer of the sum of squares of each channel."""
+
+    axis: int
+    total: np.ndarray | float = 0.0
+
+    def update(self, array: np.ndarray) -> None:
+        channels_last = np.moveaxis(array, self.axis, -1).reshape(-1, array.shape[self.axis])
+        self.total = self.total + np.einsum("rc,rc->c", channels_last, channels_last, dtype=np.float64)
+
+    def of(self, k: int) -> np.ndarray:
+        """For each step of a reduction over taps and channels."""
+        return np.tile(self.total, k // np.size(self.total))
+
+
+def _treated(model: ir.Model, treatments: Mapping[str, Treatment]) -> list[Layer]:
+    return [x for x in layers(model) if (t := treatments.get(x.name)) is not None and t.units is not None]
 
 
 def _units(treatments: Mapping[str, Treatment], layer: Layer) -> Sparsity:

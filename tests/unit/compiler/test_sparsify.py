@@ -6,7 +6,7 @@ import pytest
 from burnish.compiler.compress.allocation import spread
 from burnish.compiler.compress.calibration import probe
 from burnish.compiler.compress.hessian import gather, not_padding, stages
-from burnish.compiler.compress.sparsify import sparsify
+from burnish.compiler.compress.sparsify import regroup, sparsify
 from burnish.passes.compress.layers import Layer, layers
 from burnish.passes.compress.treatment import Sparsity, Treatment
 from small_models import matmul, network, samples
@@ -146,3 +146,15 @@ def test_zeros_are_spread_so_that_the_model_loses_less(by: str) -> None:
 def test_n_of_m_leaves_nothing_to_spread() -> None:
     with pytest.raises(ValueError, match="same everywhere"):
         spread(network(), Sparsity.parse("2:4"), samples(2))
+
+
+def test_regrouped_channels_keep_more_and_change_nothing() -> None:
+    model, data = network(), samples(60)
+    found = regroup(model, treatments(model, "block:60%"), data)
+    assert set(found) == {"first", "pointwise"} and sum(b for _, b in found.values()) > sum(a for a, _ in found.values())
+    assert away(model, network(), data[:10]) < 1e-5
+    lost = []
+    for start in (network(), model):
+        reports = sparsify(start, treatments(start, "block:60%"), data, criterion="wanda", passes=1)
+        lost.append(sum(r.error for r in reports if r.layer in found))
+    assert lost[1] < lost[0]
