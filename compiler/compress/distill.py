@@ -89,7 +89,7 @@ def distill(original: ir.Model, compressed: ir.Model, data: Calibration, progres
 
 def _trained(model: ir.Model) -> list[str]:
     """The names of the initializers that hold weights and biases of layers."""
-    found = {}
+    found: dict[str, None] = {}
     for layer in layers(model):
         held = layer.bias
         for value in (layer.node.inputs[1], held[0].inputs[held[1]] if held else None):
