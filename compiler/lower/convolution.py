@@ -71,7 +71,7 @@ def _matmul(ctx: Context, weight: np.ndarray, value: Value, step: int, params: M
     b, row, column = indices(3)
     index = reindex((b, row, column), (1, m, oc), ctx.output_shape())
     return Anchor("gemm", (1, m, oc), (Output(index, value(column)),),
-                  {"batch": 1, "m": m, "n": oc, "k": ic, "x": x, "w": w, **params, **pattern(matrix, step)},
+                  {"batch": 1, "m": m, "n": oc, "k": ic, "x": x, "w": w, **params, **pattern(matrix, step, scattered=True)},
                   {"x": load(x, (0, row, var("r0")), ctx.input(0).dtype)})
 
 

@@ -68,7 +68,7 @@ def product(ctx: Context, x: Tensor, w: Tensor, out: tuple[int, ...], combine: C
     if known is None:
         operands["w"] = w.at((b, r, column))
     else:
-        params |= {"w": ctx.weight(known), **pattern(known, step=1)}
+        params |= {"w": ctx.weight(known), **pattern(known, step=1, scattered=True)}
     return Anchor("gemm", (batch, m, n), (Output(index, combine(var("acc", "float32"), index)),), params, operands)
 
 

@@ -12,18 +12,18 @@ NEARLY = 1.1        # times as many weights as the smallest group keeps may a la
 SCATTERED = 2       # times what a weight in a block costs does one by itself, on WebAssembly; three times with AVX-512
 
 
-def pattern(weight: np.ndarray, step: int) -> Mapping[str, int]:
+def pattern(weight: np.ndarray, step: int, scattered: bool = False) -> Mapping[str, int]:
     """Parameters of a task whose weight [k, n] has whole blocks of `step` steps of the reduction by `group` output channels that
     are zero: {"group": channels that share their zeros, "kept": blocks that are not zero of a group, on average and rounded up};
-    {} where too few are zero to gain by it. The last block and the last group may be smaller. Where `step` is 1 and zeros are
-    many, but scattered, the group is 1."""
+    {} where too few are zero to gain by it. The last block and the last group may be smaller. scattered: is there a kernel for
+    zeros anywhere (of floats)? Where these are many, but not in blocks, the group is 1."""
     k, n = weight.shape
     if np.count_nonzero(weight) > (1 - WORTH) * weight.size or 0 in weight.shape:
         return {}
     kept = {group: density(weight, step, group) for group in GROUPS if group < 2 * n or group == GROUPS[-1]}
     group = next(g for g in kept if kept[g] <= NEARLY * min(kept.values()))
     each = np.count_nonzero(weight) / weight.size
-    if step == 1 and SCATTERED * each < min(kept[group], 1 - WORTH):
+    if scattered and step == 1 and SCATTERED * each < min(kept[group], 1 - WORTH):
         kept, group = {1: each}, 1
     if kept[group] > 1 - WORTH:
         return {}

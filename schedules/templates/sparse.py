@@ -34,6 +34,7 @@ LINE = 64           # bytes
 LOAD = 1.15         # of a load, in multiply-adds, where nothing but loads is done (Zen 5)
 FROM_L2 = 1 / 20    # of a byte of the input, in multiply-adds (Zen 5)
 STEP = 4            # of bytes
+AHEAD = 16384       # bytes
 
 
 def refuses(task: Task) -> str | None:
@@ -50,6 +51,11 @@ def widths(task: Task, channels: int, device: Device) -> list[int]:
     """Vectors of a panel: of whole groups or parts of them, as panels across groups would keep what any of these keeps."""
     group, most = task.params["group"] // device.lanes, up(channels, device.lanes)
     return [v for v in range(1, min(group, 12) + 1) if group % v == 0 and v < most] + [most] * (most <= min(group, 12))
+
+
+def aheads(size: int, device: Device) -> tuple[int, ...]:
+    """Elements of `size` bytes by which weights may be asked for in advance, as in dense kernels."""
+    return (0, AHEAD // size) if device.arch == "x86_64" else (0,)
 
 
 def step_cost(plain: float, rows: int, vectors: int) -> float:
@@ -126,13 +132,17 @@ class Layout:
         at = (self.panels + 1 + q * self.width + vector * lanes) * (4 // self.itemsize)
         return T.reinterpret(f"int32x{lanes}", ld(w, at, lanes * 4 // self.itemsize))
 
-    def each(self, w: Any, q: PrimExpr, body: Callable[[PrimExpr, PrimExpr], None]) -> None:
-        """A loop over the blocks of panel q: body(place in the input, where in `w` the block's weights begin)."""
-        from ..tir import T
+    def each(self, w: Any, q: PrimExpr, body: Callable[[PrimExpr, PrimExpr], None], ahead: int = 0) -> None:
+        """A loop over the blocks of panel q: body(place in the input, where in `w` the block's weights begin). ahead: elements by
+        which weights are asked for in advance."""
+        from ..tir import T, prefetch
 
         word = 4 // self.itemsize
         first = T.Bind(self.number(w, q * word))
         count = T.Bind(self.number(w, (q + 1) * word) - first)
         places = T.Bind(self.weights + self.number(w, self.panels * word) * self.block + first * word)
         with T.serial(0, count) as j:
-            body(T.Bind(self.number(w, places + j * word)), self.weights + (first + j) * self.block)
+            at = self.weights + (first + j) * self.block
+            for o in range(0, self.block if ahead else 0, LINE // self.itemsize):
+                prefetch(w, at + ahead + o)
+            body(T.Bind(self.number(w, places + j * word)), at)

@@ -36,7 +36,7 @@ class SparseConv(DirectConv):
 
     def space(self, task: Task, device: Device) -> Space:
         device = sparse.device_for(task, device)
-        return space_of(task, device, self._blocks(Shape.of(task).flat, device)).require(
+        return space_of(task, 4, device, self._blocks(Shape.of(task).flat, device)).require(
             lambda k: rt.fits(k.wide * k.high, k.vectors, device), "accumulators would spill")
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
@@ -46,7 +46,7 @@ class SparseConv(DirectConv):
 
     def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
         narrow = sparse.device_for(task, device)
-        return thinner(super().features(task, Knobs.of(**knobs, ahead=0), narrow), task, knobs, narrow, 4)
+        return thinner(super().features(task, knobs, narrow), task, knobs, narrow, 4)
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         return super().tiles(task, knobs, sparse.device_for(task, device))
@@ -64,7 +64,7 @@ class SparseConv(DirectConv):
 
         pixel = pixels(s, knobs, pitch)
         sparse.Layout.floats(s.oc, knobs.vectors * device.lanes).each(w, gq, lambda place, weights: tile.multiply(
-            lambda r: x[at + place + pixel(r)], lambda v: ld(w, weights + v * device.lanes, device.lanes)))
+            lambda r: x[at + place + pixel(r)], lambda v: ld(w, weights + v * device.lanes, device.lanes)), knobs.ahead)
 
 
 class SparseIntConv(IntConv):
@@ -81,7 +81,7 @@ class SparseIntConv(IntConv):
     def space(self, task: Task, device: Device) -> Space:
         device = sparse.device_for(task, device)
         d = dot_of(task, device)
-        return space_of(task, device, self._blocks(Shape.of(task).flat, device)).require(
+        return space_of(task, 1, device, self._blocks(Shape.of(task).flat, device)).require(
             lambda k: fits(k.wide * k.high, k.vectors, d, device), "accumulators would spill")
 
     def cost(self, task: Task, knobs: Knobs, device: Device) -> float:
@@ -92,7 +92,7 @@ class SparseIntConv(IntConv):
 
     def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
         narrow = sparse.device_for(task, device)
-        return thinner(super().features(task, Knobs.of(**knobs, ahead=0), narrow), task, knobs, narrow, 1)
+        return thinner(super().features(task, knobs, narrow), task, knobs, narrow, 1)
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         return super().tiles(task, knobs, sparse.device_for(task, device))
@@ -115,7 +115,7 @@ class SparseIntConv(IntConv):
     def reduce(self, s: Shape, knobs: Knobs, device: Device, tile: rt.Tile, x: Any, at: PrimExpr, pitch: int, w: Any,
                gq: PrimExpr) -> None:
         d, pixel = dot_of(tile.kernel.task, device), pixels(s, knobs, pitch)
-        multiply_bytes(tile, d, s.oc, knobs.vectors * device.lanes, w, gq, lambda r, place: d.x(x, at + place + pixel(r)))
+        multiply_bytes(tile, d, s.oc, knobs, w, gq, lambda r, place: d.x(x, at + place + pixel(r)))
 
 
 # ---- Of floats and of bytes (size: of an element) ----------------------------------------------------------------------
@@ -128,11 +128,11 @@ def places(s: Shape) -> np.ndarray:
     return (ky * s.dh * pitch + kx * s.dw * s.pixel + c).astype(np.int32)
 
 
-def space_of(task: Task, device: Device, blocks: tuple[int, ...]) -> Space:
+def space_of(task: Task, size: int, device: Device, blocks: tuple[int, ...]) -> Space:
     s = Shape.of(task).flat
     widths = sparse.widths(task, s.oc, device)
     return (Space.of(wide=range(1, min(s.ow, 28) + 1), high=[h for h in (1, 2, 3, 4, 7, 14) if h <= s.oh], vectors=widths,
-                     blocks=blocks)
+                     blocks=blocks, ahead=sparse.aheads(size, device))
             .require(lambda k: k.high == 1 or k.wide == s.ow, "a tile of several rows spans whole rows")
             .require(lambda k: k.wide * k.high * k.vectors >= min(rt.LATENCY, s.ow) or k.vectors == widths[-1],
                      "too few accumulators")
@@ -153,6 +153,8 @@ def cost_of(task: Task, knobs: Knobs, device: Device, size: int, tiles: int, ste
         total += panels * blocks * x_bytes * rt.MISS
     if panel * panels > 0.75 * l2:
         total += (blocks - 1) * panel * panels * rt.MISS
+    if knobs.ahead:
+        total *= 0.99 if panel * panels > l2 / 2 else 1.01
     return s.n * total * up(tiles, device.cores) * device.cores / tiles
 
 

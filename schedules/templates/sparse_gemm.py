@@ -44,7 +44,7 @@ class SparseGemm(Gemm):
 
     def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
         narrow = sparse.device_for(task, device)
-        return thinner(super().features(task, Knobs.of(**knobs, ahead=0), narrow), task, knobs, narrow, 4)
+        return thinner(super().features(task, knobs, narrow), task, knobs, narrow, 4)
 
     def tiles(self, task: Task, knobs: Knobs, device: Device) -> int:
         return super().tiles(task, knobs, sparse.device_for(task, device))
@@ -61,7 +61,7 @@ class SparseGemm(Gemm):
 
         layout = sparse.Layout.floats(shape_of(task).n, knobs.vectors * device.lanes)
         return lambda tile, x: layout.each(w, q, lambda k, at: tile.multiply(
-            lambda r: x(r, k), lambda v: ld(w, at + v * device.lanes, device.lanes)))
+            lambda r: x(r, k), lambda v: ld(w, at + v * device.lanes, device.lanes)), knobs.ahead)
 
 
 class SparseIntGemm(IntGemm):
@@ -86,7 +86,7 @@ class SparseIntGemm(IntGemm):
 
     def features(self, task: Task, knobs: Knobs, device: Device) -> Mapping[str, float]:
         narrow = sparse.device_for(task, device)
-        return thinner(super().features(task, Knobs.of(**knobs, ahead=0), narrow), task, knobs, narrow, 1)
+        return thinner(super().features(task, knobs, narrow), task, knobs, narrow, 1)
 
     def scratch(self, task: Task, knobs: Knobs, device: Device) -> int:
         return super().scratch(task, knobs, sparse.device_for(task, device))
@@ -108,8 +108,7 @@ class SparseIntGemm(IntGemm):
 
     def reduce(self, task: Task, knobs: Knobs, device: Device, tile: rt.Tile, x: Callable[[int, PrimExpr, int], PrimExpr], w: Any,
                q: PrimExpr) -> None:
-        multiply_bytes(tile, dot_of(task, device), shape_of(task).n, knobs.vectors * device.lanes, w, q,
-                       lambda r, k: x(r, k, sparse.STEP))
+        multiply_bytes(tile, dot_of(task, device), shape_of(task).n, knobs, w, q, lambda r, k: x(r, k, sparse.STEP))
 
 
 # ---- Of floats and of bytes (size: of an element) ----------------------------------------------------------------------
@@ -120,7 +119,7 @@ def space_of(task: Task, size: int, device: Device) -> Space:
     widths = sparse.widths(task, p.n, device)
     fill = min(up(p.m * p.k * size, device.l2_kib * 512), up(p.m, 16))
     blocks = sorted({1, fill, up(p.m, 16), up(p.m, 8)})     # all rows, half of L2, one or two register tiles each
-    return (Space.of(rows=range(1, min(p.m, ROWS) + 1), vectors=widths, blocks=blocks)
+    return (Space.of(rows=range(1, min(p.m, ROWS) + 1), vectors=widths, blocks=blocks, ahead=sparse.aheads(size, device))
             .require(lambda k: k.rows * k.vectors >= min(rt.LATENCY, p.m) or k.vectors == widths[-1], "too few accumulators")
             .require(lambda k: up(p.m, k.blocks) >= min(k.rows, 8) or k.blocks == 1, "blocks smaller than a register tile"))
 
@@ -140,6 +139,8 @@ def cost_of(task: Task, knobs: Knobs, device: Device, size: int, tiles: int, ste
         total += panels * p.m * p.k * size * rt.MISS
     if row_tiles > 1 and panel * panels > 0.75 * l2:
         total += (blocks - 1) * panel * panels * rt.MISS
+    if knobs.ahead:
+        total *= 0.99 if panel * panels > l2 / 2 else 1.01
     return p.batch * total * up(tiles, device.cores) * device.cores / tiles
 
 
@@ -166,9 +167,11 @@ def packed_bytes(task: Task, channels: int, width: int, d: Dot, places: np.ndarr
     return pack
 
 
-def multiply_bytes(tile: rt.Tile, d: Dot, channels: int, width: int, w: Any, q: PrimExpr,
+def multiply_bytes(tile: rt.Tile, d: Dot, channels: int, knobs: Knobs, w: Any, q: PrimExpr,
                    x: Callable[[int, PrimExpr], PrimExpr]) -> None:
     """All blocks of panel q. x(row, place): the dot product's x."""
+    width = knobs.vectors * d.lanes
+
     def block(place: PrimExpr, at: PrimExpr) -> None:
         for j in range(0, sparse.STEP, d.depth):
             tile.step(partial(add, place + j, at + j * width))
@@ -176,4 +179,4 @@ def multiply_bytes(tile: rt.Tile, d: Dot, channels: int, width: int, w: Any, q: 
     def add(place: PrimExpr, at: PrimExpr, acc: PrimExpr, r: int, v: int) -> PrimExpr:
         return d(acc, x(r, place), d.w(w, at + v * d.lanes * d.depth))
 
-    sparse.Layout.bytes(channels, width, d.depth).each(w, q, block)
+    sparse.Layout.bytes(channels, width, d.depth).each(w, q, block, knobs.ahead)
