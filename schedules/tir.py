@@ -65,9 +65,9 @@ def vectors(n: int, lanes: int) -> Iterator[tuple[int, int]]:
         at += lanes
 
 
-def prefetch(buf: Array, off: PrimExpr) -> None:
-    """Ask for the cache line at `off`; past the end of the buffer it does nothing."""
-    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(buf[off]), 0, 3, 1))
+def prefetch(buf: Array, off: PrimExpr, level: int = 1) -> None:
+    """Ask for the cache line at `off`, into L1 or L2; past the end of the buffer it does nothing."""
+    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(buf[off]), 0, 4 - level, 1))
 
 
 def strides(shape: Sequence[int]) -> tuple[int, ...]:

@@ -211,6 +211,7 @@ class DirectConv(Template):
                         at = T.Bind(corner + y * (s.sh * pitch) + column * (s.sw * s.pixel))
                         tile = rt.Tile(kernel, stores, knobs.wide * knobs.high, columns, device.lanes,
                                        self.start(task, knobs, device, weights, gq + late))
+                        tile.number = ty * up(s.ow, knobs.wide) + tx
                         self.reduce(s, knobs, device, tile, x, at, pitch, weights, gq)
                         tile.finish(lambda r: {"i0": n, "i1": first + y + r // knobs.wide, "i2": column + r % knobs.wide},
                                     "i3", g * s.oc + (q + late) * width, width if s.groups == 1 else math.gcd(s.oc, width))

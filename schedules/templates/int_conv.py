@@ -19,7 +19,7 @@ from ..task import ITEMSIZE, Task
 from ..template import Pack
 from . import registertile as rt
 from .conv import DirectConv, Shape, block_rows, copy_rows, pixels, touched
-from .int_gemm import AHEAD, dot_of, fits, reduce, tile_cost
+from .int_gemm import AHEAD, Share, dot_of, fits, reduce, tile_cost
 from .registertile import up
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class IntConv(DirectConv):
         panels = up(s.oc, device.lanes)
         return (Space.of(wide=range(1, min(s.ow, 28) + 1), high=[h for h in (1, 2, 3, 4, 7, 14) if h <= s.oh],
                          vectors=range(1, min(panels, 8) + 1), blocks=self._blocks(s, device),
-                         ahead=(0, AHEAD) if device.arch == "x86_64" else (0,))
+                         ahead=AHEAD if device.arch == "x86_64" else (0,))
                 .require(lambda k: fits(k.wide * k.high, k.vectors, d, device), "accumulators would spill")
                 .require(lambda k: k.high == 1 or k.wide == s.ow, "a tile of several rows spans whole rows")
                 .require(lambda k: k.wide * k.high * k.vectors >= min(rt.LATENCY, s.ow) or k.vectors == panels,
@@ -74,7 +74,7 @@ class IntConv(DirectConv):
         if w_bytes > 0.75 * l2:
             total += (blocks - 1) * w_bytes * rt.MISS
         if knobs.ahead:
-            total *= 0.99 if w_bytes > l2 / 2 else 1.01
+            total *= 0.99 if w_bytes > l2 / 8 else 1.01
         count = self.tiles(task, knobs, device)
         return s.n * total * up(count, device.cores) * device.cores / count
 
@@ -132,12 +132,16 @@ class IntConv(DirectConv):
         from ..tir import T
 
         d, width, pixel = dot_of(tile.kernel.task, device), knobs.vectors * device.lanes, pixels(s, knobs, pitch)
-        (_, run), panel = runs_of(s), T.Bind(gq * panel_of(s, width, d) + 4 * width)
+        (runs, run), size = runs_of(s), panel_of(s, width, d)
+        panel, steps = T.Bind(gq * size + 4 * width), d.steps(run)
+        tiles = up(block_rows(s, knobs), knobs.high) * up(s.ow, knobs.wide)
+        ask = Share.of(size, tiles, runs * steps) if knobs.ahead else None
 
         def all_of_run(tap: PrimExpr, number: PrimExpr) -> None:
             """tap: offset in x; number: of the run."""
-            reduce(tile, d, knobs.ahead, lambda r, k, count: d.x(x, tap + pixel(r) + k, d.depth if s.padded else count),
-                   run, w, panel + number * (d.steps(run) * d.depth * width), width)
+            reduce(tile, d, lambda r, k, count: d.x(x, tap + pixel(r) + k, d.depth if s.padded else count), run, w,
+                   panel + number * (steps * d.depth * width), width,
+                   ask and ask.at((gq + 1) * size, (tile.number * runs + number) * steps))
 
         with T.serial(0, s.kh) as ky:
             row = at + ky * (s.dh * pitch)

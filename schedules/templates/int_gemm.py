@@ -9,6 +9,7 @@ scratch, a whole number of steps each.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..affine import within
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 PrimExpr = Any
 XAt = Callable[[PrimExpr, int, PrimExpr, int], PrimExpr]     # (first row of a tile in its block, row, k, bytes there) -> dot's x
 
-AHEAD = 16384       # bytes of weights that are asked for in advance, as in gemm
+LINE = 64           # bytes of a cache line
+AHEAD = (0, 1)      # knob: does every tile ask for its share of the next panel? Weights of a model come from memory
 
 
 class IntGemm(Gemm):
@@ -47,7 +49,7 @@ class IntGemm(Gemm):
         p, d = shape_of(task), dot_of(task, device)
         wide = up(p.n, device.lanes)
         return (Space.of(rows=range(1, min(p.m, 16) + 1), vectors=range(1, min(wide, 12) + 1), blocks=self._blocks(task, device),
-                         ahead=(0, AHEAD) if device.arch == "x86_64" else (0,))
+                         ahead=AHEAD if device.arch == "x86_64" else (0,))
                 .require(lambda k: fits(k.rows, k.vectors, d, device), "accumulators would spill")
                 .require(lambda k: k.rows * k.vectors >= min(rt.LATENCY, p.m, 16) or k.vectors == wide, "too few accumulators")
                 .require(lambda k: up(p.m, k.blocks) >= k.rows or k.blocks == 1, "blocks smaller than a register tile"))
@@ -75,7 +77,7 @@ class IntGemm(Gemm):
         if not view:
             total += p.m * p.k / device.lanes * 4
         if knobs.ahead:
-            total *= 0.99 if w_bytes > l2 / 2 else 1.01
+            total *= 0.99 if w_bytes > l2 / 8 else 1.01
         count = self.tiles(task, knobs, device)
         return p.batch * total * up(count, device.cores) * device.cores / count
 
@@ -124,6 +126,7 @@ class IntGemm(Gemm):
                         i = T.Bind(T.min(r * knobs.rows, rows - knobs.rows)) if rows % knobs.rows else r * knobs.rows
                         start = self.start(task, knobs, device, w, q + late)
                         tile = rt.Tile(kernel, stores, knobs.rows, columns, device.lanes, start)
+                        tile.number = r
                         self.reduce(task, knobs, device, tile, lambda row, k, count: x(i, row, k, count), w, q)
                         tile.finish(lambda row: {"i0": b, "i1": first + i + row}, "i2", (q + late) * width, width)
                 rt.each_panel(q, panels, p.n, width, panel)
@@ -139,7 +142,9 @@ class IntGemm(Gemm):
                q: PrimExpr) -> None:
         """All steps of a tile over panel q of the packed weights `w`; x: as of `reduce`."""
         d, width, k_size = dot_of(task, device), knobs.vectors * device.lanes, shape_of(task).k
-        reduce(tile, d, knobs.ahead, x, k_size, w, q * d.panel(k_size, width) + 4 * width, width)
+        size, steps = d.panel(k_size, width), d.steps(k_size)
+        ask = Share.of(size, up(block_rows(shape_of(task).m, knobs), knobs.rows), steps) if knobs.ahead else None
+        reduce(tile, d, x, k_size, w, q * size + 4 * width, width, ask and ask.at((q + 1) * size, tile.number * steps))
 
     def _rows_of_x(self, kernel: Kernel, task: Task, device: Device, b: PrimExpr, first: PrimExpr, rows: int,
                    fresh: PrimExpr) -> XAt:
@@ -194,17 +199,34 @@ def tile_cost(rows: int, vectors: int, steps: int, pitch: int, task: Task, d: Do
     return sums + epilogue - 0.7 * min(epilogue, sums) * min(1, 100 / size) + 20
 
 
-def reduce(tile: rt.Tile, d: Dot, ahead: int, x: Callable[[int, PrimExpr, int], PrimExpr], k_size: int, w: Any,
-           weights: PrimExpr, width: int) -> None:
+@dataclass(frozen=True)
+class Share:
+    """What each step of a panel's tiles asks for of the next panel: `step` bytes from `start` on, in w."""
+
+    step: int
+    start: PrimExpr = 0
+
+    @classmethod
+    def of(cls, panel: int, tiles: int, steps: int) -> Share:
+        """For a panel of so many bytes that is used by so many tiles of so many steps."""
+        return cls(up(panel, tiles * steps))
+
+    def at(self, panel: PrimExpr, steps: PrimExpr) -> Share:
+        """From the offset of the next panel on, so many steps after the first."""
+        return Share(self.step, panel + steps * self.step)
+
+
+def reduce(tile: rt.Tile, d: Dot, x: Callable[[int, PrimExpr, int], PrimExpr], k_size: int, w: Any, weights: PrimExpr, width: int,
+           share: Share | None = None) -> None:
     """All steps of a reduction over `k_size`. x(row, k, bytes that are there from k on); weights: offset in w of the first step's
-    weights, `width` columns of them; ahead: bytes by which they are asked for in advance."""
+    weights, `width` columns of them."""
     from ..tir import T, prefetch
 
     def step(n: PrimExpr, count: int) -> None:
         at = weights + n * (width * d.depth)
-        if ahead:
-            for o in range(0, tile.pitch * d.depth, 4 * rt.LINE):
-                prefetch(w, at + ahead + o)
+        if share:
+            for o in range(0, share.step, LINE):
+                prefetch(w, share.start + n * share.step + o, level=2)
         tile.step(lambda acc, r, v: d(acc, x(r, n * d.depth, count), d.w(w, at + v * (d.lanes * d.depth))))
 
     if whole := k_size // d.depth:

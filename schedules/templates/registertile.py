@@ -96,6 +96,7 @@ class Tile:
 
         self.kernel, self.stores, self.rows, self.width, self.lanes = kernel, stores, rows, width, lanes
         self.vectors, self.dtype = up(width, lanes), "int32" if start else "float32"
+        self.number: PrimExpr = 0       # among the tiles of a panel
         self.pitch = self.vectors * lanes
         self.acc = alloc(rows * self.pitch, self.dtype)
         for at in range(0, rows * self.pitch, lanes):
