@@ -2,7 +2,9 @@
 made in the float model. No labels are needed.
 
 For a layer by itself the error is a quadratic form in its weights, whose sums are gathered once (hessian.py). So the best values
-of remaining weights are a linear system, not an optimisation, and rounding is a sweep through the same matrix (GPTQ).
+of remaining weights are a linear system, not an optimisation, and rounding is a sweep through the same matrix (GPTQ). Adaptive
+rounding (Nagel et al. 2020) minimises the same form: with 500 steps of Adam, on two matrices of 384x384 of MiniLM, it took a
+hundred times as long, and erred by 1.3 to 1.6 times as much (8 and 4 bits; nearest: 1.5 to 1.7).
 """
 
 from __future__ import annotations
