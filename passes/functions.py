@@ -61,6 +61,10 @@ def add_function(model: ir.Model, name: str, rank: int | None = None) -> ir.Func
 
 # Ops whose bodies are best read as ONNX's text:
 # FactorPair    (X A + C) B: two factors of a low-rank matrix. X [..., k], A [k, r], B [r, n], C [r].
+# MatAdd        the sum of the rows of V [..., k, n] that M [..., m, k], of zeros and ones, chooses.
+# ShiftLinearAttention  of Q, K, V [batch, heads, tokens, d] (ShiftAddViT, You et al. 2023): v / 2 + q (k' v) / pi of unit length,
+#               where q and k are unit vectors made binary by comparison with their mean over the tokens and features of a head,
+#               plus V convolved along the tokens, each head by itself: W [heads, 1, taps, 1] and pads. Compiled as its body.
 # ShiftWeights  weights that are sums of powers of two (passes/compress/shift.py): codes uint8 [terms, bytes], two codes of 4 bits
 #               to a byte, the first in the low half, in the row-major order of the weights; scale broadcasts to them.
 _TEXT = {
@@ -68,6 +72,40 @@ _TEXT = {
         product = MatMul(X, A)
         between = Add(product, C)
         Y = MatMul(between, B)
+    }""",
+    "MatAdd": """(M, V) => (Y) {
+        mask = CastLike(M, V)
+        Y = MatMul(mask, V)
+    }""",
+    "ShiftLinearAttention": """<heads, pads> (Q, K, V, W) => (Y) {
+        inside = Constant<value_ints = [-2, -1]>()
+        last = Constant<value_ints = [-1]>()
+        small = Constant<value = float {1e-12}>()
+        q_norm = ReduceL2(Q, last)
+        q_size = Max(q_norm, small)
+        q = Div(Q, q_size)
+        q_mean = ReduceMean(q, inside)
+        q_mask = Greater(q, q_mean)
+        q_binary = CastLike(q_mask, V)
+        k_norm = ReduceL2(K, last)
+        k_size = Max(k_norm, small)
+        k = Div(K, k_size)
+        k_mean = ReduceMean(k, inside)
+        k_mask = Greater(k, k_mean)
+        k_binary = CastLike(k_mask, V)
+        k_across = Transpose<perm = [0, 1, 3, 2]>(k_binary)
+        state = MatMul(k_across, V)
+        product = MatMul(q_binary, state)
+        over_pi = Constant<value = float {0.31830988618379067}>()
+        scaled = Mul(product, over_pi)
+        half = Constant<value = float {0.5}>()
+        own = Mul(V, half)
+        sum = Add(own, scaled)
+        sum_norm = ReduceL2(sum, last)
+        sum_size = Max(sum_norm, small)
+        unit = Div(sum, sum_size)
+        near = Conv<group: int = @heads, pads: ints = @pads>(V, W)
+        Y = Add(unit, near)
     }""",
     "ShiftWeights": """<shape> (codes, scale) => (weights) {
         mask = Constant<value = uint8 {15}>()
@@ -93,6 +131,9 @@ _TEXT = {
         weights = Mul(units, scale)
     }""",
 }
+
+
+COMPOSED = frozenset({"ShiftLinearAttention"})      # ops that the compiler takes apart
 
 
 def _written(name: str, opset: int) -> ir.Function:

@@ -22,6 +22,7 @@ from . import (  # noqa: F401
     resize,
     scan,
     scatter,
+    shiftadd,
     sort,
     view,
 )

@@ -71,15 +71,16 @@ def test_models_in_onnxruntime(terms):
         data, count = feeds(x, 60 if x[0] == 2 else 20), len(layers(made))
         before = np.stack([reference(made, d)[0] for d in data])
         reports = shift(made, {layer.name: Treatment(shift=terms) for layer in layers(made)}, data)
-        assert len(reports) == count and not layers(made)
+        depthwise = sum(x.depthwise for x in layers(made))
+        assert len(reports) == count and len(layers(made)) == depthwise
         after = np.stack([reference(made, d)[0] for d in data])
         error = np.linalg.norm(after - before) / np.linalg.norm(before)
         assert 1e-4 < error < (0.25 if terms == 1 else 0.06)
         assert reports[-1].error == pytest.approx(error, rel=0.5)
-        assert all(r.after <= r.before * (terms / 8 + 0.2) for r in reports)
+        assert all(r.after <= r.before * (terms / 8 + 0.2) or r.step == "dense" for r in reports)
         lowered = ir.from_proto(ir.to_proto(made))
         passes.run(lowered, frozenset(LOWERINGS))
-        assert sum(n.op_type == "ShiftWeights" for n in lowered.graph) == count
+        assert sum(n.op_type == "ShiftWeights" for n in lowered.graph) == count - depthwise
         np.testing.assert_allclose(reference(lowered, data[0])[0], after[0], atol=1e-5 * np.abs(after[0]).max())
 
 
