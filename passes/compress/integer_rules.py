@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ..base import DOMAIN, Unsupported, attr, constant, scalar, shape
 from ..shapes import evaluate
 from .integer_graph import INT32_TYPE, MOVES, ROOM, SCORE, UINT8, WIDE, Form, Integers, clipped, readers
-from .integer_math import DEVIATIONS, INT32, PRODUCT, exponentials, layer_norm_root
+from .integer_math import DEVIATIONS, INT32, PRODUCT, exponentials, fixed_point, layer_norm_root
 from .integer_ranges import Parameters, quantized
 
 Rule = Callable[[Integers, ir.Node], Form | Sequence[Form]]
@@ -332,14 +332,11 @@ def gather(g: Integers, node: ir.Node) -> Form | Sequence[Form]:
         raise Unsupported(node, "a table that is no matrix, or not read by rows")
     q, scale = quantized(array, (1,))
     to = g.step(y)
-    ratio = scale[:, 0] / to
-    shift = min(61, 31 - math.frexp(float(ratio.max()))[1])
-    factors = clipped(ratio * 2.0**shift / 2) if shift == 0 else np.rint(ratio * 2.0**shift).clip(0, INT32.max).astype(np.int32)
+    factors, shift = fixed_point(scale[:, 0] / to)
     rows = g.node("Gather", [g.constant(q, data, "int8"), index], y, ir.DataType.INT8, axis=0)
     each = g.node("Gather", [g.constant(factors[:, None], data, "multiplier"), index], y, INT32_TYPE, axis=0,
                   shape=[*dims(index), 1])
-    low, high = INT32.min, INT32.max
-    made = g.node("Requantize", [rows, each], y, INT32_TYPE, domain=DOMAIN, shift=shift, zero=0, low=low, high=high,
+    made = g.node("Requantize", [rows, each], y, INT32_TYPE, domain=DOMAIN, shift=shift, zero=0, low=-ROOM, high=ROOM,
                   to=int(INT32_TYPE))
     return Form(made, np.array(to))
 

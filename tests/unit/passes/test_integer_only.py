@@ -107,6 +107,17 @@ def test_pools_means_and_views():
         }""", {"x": (1, 4, 8, 8)}, {"axes": np.array([2, 3]), "w": normal(8, 8)}, 255, 0.03)
 
 
+def test_embeddings():
+    """Rows of very different size, each with a scale of its own."""
+    table = normal(50, 16) * np.geomspace(0.1, 3, 50).astype("f4")[:, None]
+    compressed("""g (int64[1, 7] ids) => (float[1, 7, 16] y) {
+            a = Gather (table, ids)
+            b = Add (a, places)
+            y = LayerNormalization <axis = -1> (b, gamma, beta)
+        }""", {}, {"table": table, "places": normal(7, 16) / 10, "gamma": normal(16), "beta": normal(16)}, 255, 0.02,
+        [{"ids": np.random.default_rng(n).integers(0, 50, (1, 7))} for n in range(6)])
+
+
 def test_all_that_has_no_integer_form_is_named():
     text = """g (float[2, 3] x) => (float[2, 3] y, float[2, 3] z) { y = CumSum (x, zero) a = Pow (x, x) z = Cos (a) }"""
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 23]>\n{text}')
