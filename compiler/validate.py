@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -10,6 +10,7 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto
 from onnx.defs import OpSchema, SchemaError, get_schema, onnx_opset_version
 
+from ..passes.functions import is_ours
 from .errors import ImportRefused
 from .limits import Deadline, Limits, quoted
 from .tensors import TYPES, Tensors
@@ -57,7 +58,7 @@ class Validator:
             key = (f.domain, f.name, f.overload)
             if key in self.functions:
                 raise ImportRefused(f"defines function {_function(key)} twice")
-            if f.domain in (*ONNX_NAMES, RESERVED):
+            if f.domain in ONNX_NAMES or (f.domain == RESERVED and not is_ours(f)):
                 raise ImportRefused(f"defines function {_function(key)} in a domain that is not the model's to define")
             self.functions[key] = f
         for f in m.functions:
@@ -128,7 +129,7 @@ class Validator:
         the lowering to refuse, all at once."""
         if not n.op_type:
             raise ImportRefused(f"{where}: it has no op type")
-        if n.domain == RESERVED:
+        if n.domain == RESERVED and (n.domain, n.op_type, n.overload) not in self.functions:
             raise ImportRefused(f"{where}: the domain {RESERVED} is not for models to use")
         function = self.functions.get((n.domain, n.op_type, n.overload))
         if function is not None:
@@ -141,6 +142,8 @@ class Validator:
         if n.domain not in versions:
             raise ImportRefused(f"{where}: the domain {quoted(n.domain)} has no version (opset_import)")
         schema = _schema(n.op_type, versions[n.domain], n.domain)
+        given = {a.name: a for a in n.attribute}
+        _check_bounds(given, where)
         if schema is None or schema.deprecated:
             return
         for what, names, least, most, formal in (("input", n.input, schema.min_input, schema.max_input, schema.inputs),
@@ -151,16 +154,9 @@ class Validator:
             for name, f in zip(names, formal, strict=False):
                 if not name and f.option == OpSchema.FormalParameterOption.Single:
                     raise ImportRefused(f"{where}: {what} {f.name!r} may not be left out")
-        given = {a.name: a for a in n.attribute}
         if n.op_type == "Split" and n.domain == "" and "num_outputs" in given and given["num_outputs"].i != len(n.output):
             # onnx 1.23's inference writes past its list of outputs here
             raise ImportRefused(f"{where}: num_outputs is {given['num_outputs'].i}, but it has {len(n.output)} outputs")
-        for name in BOUNDS.keys() & given.keys():
-            least, most = BOUNDS[name]
-            a = given[name]
-            numbers = [a.i] if a.type == AttributeProto.INT and not a.ref_attr_name else list(a.ints)
-            if any(not least <= n <= most for n in numbers):
-                raise ImportRefused(f"{where}: attribute {name!r} must be {least} to {most}, not {quoted(str(numbers))[1:-1]}")
         for name, known in schema.attributes.items():
             if known.required and name not in given:
                 raise ImportRefused(f"{where}: it has no attribute {name!r}")
@@ -210,6 +206,15 @@ class Validator:
 
 
 # ---- Parts that need no state ----------------------------------------------------------------------------------------------
+
+
+def _check_bounds(given: Mapping[str, AttributeProto], where: str) -> None:
+    for name in BOUNDS.keys() & given.keys():
+        least, most = BOUNDS[name]
+        a = given[name]
+        numbers = [a.i] if a.type == AttributeProto.INT and not a.ref_attr_name else list(a.ints)
+        if any(not least <= n <= most for n in numbers):
+            raise ImportRefused(f"{where}: attribute {name!r} must be {least} to {most}, not {quoted(str(numbers))[1:-1]}")
 
 
 def opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> dict[str, int]:

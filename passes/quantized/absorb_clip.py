@@ -26,7 +26,7 @@ class AbsorbClip(NodePass):
         low, high = (*bounds, None, None)[:2] if clip.op_type == "Clip" else (None, None)
         lowest = 0.0 if clip.op_type == "Relu" else self._bound(low, -math.inf)
         highest = self._bound(high, math.inf)
-        if lowest is None or highest is None or x is None or lowest > highest:
+        if lowest is None or highest is None or x is None or not lowest <= highest:
             return False
         needs_low = lowest != -math.inf and scale.quantize(lowest) != least
         needs_high = highest != math.inf and scale.quantize(highest) != most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
@@ -27,13 +27,14 @@ class ExpandQLinear(GraphPass):
     def run(self, model: ir.Model) -> bool:
         changed = False
         for node in list(model.graph):
-            rule = _RULES.get((node.domain, node.op_type))
-            if rule is None:
+            found = _RULES.get((node.domain, node.op_type))
+            if found is None:
                 continue
+            rule, needed = found
             new = _Expansion(node, model)
-            result = rule(new)
+            result = rule(new) if new.is_whole(needed) else None
             if result is None:
-                self.miss(node, "its scales are computed at run time, or its channels stand last")
+                self.miss(node, "its scales are computed at run time, its channels stand last, or something is missing")
                 continue
             replace(node, new.nodes, result)
             changed = True
@@ -48,6 +49,11 @@ class _Expansion:
 
     def input(self, n: int) -> ir.Value | None:
         return self.node.inputs[n] if n < len(self.node.inputs) else None
+
+    def is_whole(self, needed: Iterable[int]) -> bool:
+        """Has it these inputs, and attributes that are known? Nobody has checked those of another domain than ONNX's."""
+        return (all(self.input(n) is not None for n in needed) and len(self.node.outputs) == 1
+                and all(_ATTRIBUTES.get(name) == a.type for name, a in self.node.attributes.items()))
 
     def attributes(self, *left_out: str) -> dict[str, Any]:
         return {name: attr(self.node, name) for name in self.node.attributes if name not in left_out}
@@ -133,7 +139,10 @@ def _softmax(e: _Expansion) -> ir.Value | None:
     return e.bytes(e.make("Softmax", e.real(0), axis=axis), 3)
 
 
-def _concat(e: _Expansion) -> ir.Value:
+def _concat(e: _Expansion) -> ir.Value | None:
+    given = e.node.inputs[2:]
+    if len(given) % 3 or any(v is None for n, v in enumerate(given) if n % 3 < 2) or "axis" not in e.node.attributes:
+        return None
     parts = [e.real(n) for n in range(2, len(e.node.inputs), 3)]
     return e.bytes(e.make("Concat", *parts, axis=attr(e.node, "axis")), 0)
 
@@ -146,12 +155,20 @@ def _linear(op_type: str, dtype: ir.DataType | None) -> Callable[[_Expansion], i
     return lambda e: e.make(op_type, *e.node.inputs, dtype=dtype or e.node.outputs[0].dtype, **e.attributes())
 
 
-_RULES: dict[tuple[str, str], Callable[[_Expansion], ir.Value | None]] = {
-    ("", "QLinearConv"): _conv, ("", "QLinearMatMul"): _matmul,
+# what makes each op, and which of its inputs must be there
+_RULES: dict[tuple[str, str], tuple[Callable[[_Expansion], ir.Value | None], tuple[int, ...]]] = {
+    ("", "QLinearConv"): (_conv, (0, 1, 3, 4, 6)), ("", "QLinearMatMul"): (_matmul, (0, 1, 3, 4, 6)),
     **{(MICROSOFT, name): rule for name, rule in {
-        "QLinearConv": _conv, "QGemm": _gemm, "QLinearAdd": _binary("Add"), "QLinearMul": _binary("Mul"),
-        "QLinearSigmoid": _unary("Sigmoid"), "QLinearLeakyRelu": _unary("LeakyRelu"), "QLinearSoftmax": _softmax,
-        "QLinearGlobalAveragePool": _unary("GlobalAveragePool"), "QLinearAveragePool": _unary("AveragePool"),
-        "QLinearConcat": _concat, "QLinearWhere": _where,
-        "QuantizeLinear": _linear("QuantizeLinear", None), "DequantizeLinear": _linear("DequantizeLinear", ir.DataType.FLOAT),
+        "QLinearConv": (_conv, (0, 1, 3, 4, 6)), "QGemm": (_gemm, (0, 1, 3, 4)), "QLinearAdd": (_binary("Add"), (0, 1, 3, 4, 6)),
+        "QLinearMul": (_binary("Mul"), (0, 1, 3, 4, 6)), "QLinearSigmoid": (_unary("Sigmoid"), (0, 1, 3)),
+        "QLinearLeakyRelu": (_unary("LeakyRelu"), (0, 1, 3)), "QLinearSoftmax": (_softmax, (0, 1, 3)),
+        "QLinearGlobalAveragePool": (_unary("GlobalAveragePool"), (0, 1, 3)),
+        "QLinearAveragePool": (_unary("AveragePool"), (0, 1, 3)), "QLinearConcat": (_concat, (0, 2, 3)),
+        "QLinearWhere": (_where, (0, 1, 2, 4, 5, 7)), "QuantizeLinear": (_linear("QuantizeLinear", None), (0, 1)),
+        "DequantizeLinear": (_linear("DequantizeLinear", ir.DataType.FLOAT), (0, 1)),
     }.items()}}
+_ATTRIBUTES = {
+    **dict.fromkeys(("axis", "block_size", "ceil_mode", "channels_last", "count_include_pad", "group", "opset", "transA",
+                     "transB"), ir.AttributeType.INT),
+    **dict.fromkeys(("dilations", "kernel_shape", "pads", "strides"), ir.AttributeType.INTS),
+    "alpha": ir.AttributeType.FLOAT, "auto_pad": ir.AttributeType.STRING}

@@ -13,6 +13,7 @@ FIRST = frozenset({                 # f(c x, …) = c f(x, …) for c > 0, in th
     "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape", "Resize", "Slice", "Squeeze", "Tile", "Transpose",
     "Unsqueeze"})
 EVERY = frozenset({"Add", "Clip", "Concat", "Max", "Min", "Sub", "Sum"})      # in all inputs at once
+SMALLEST = 1e-30        # factor, and reciprocal of one, that constants are multiplied by: their products stay float32
 
 
 class FoldRequantization(NodePass):
@@ -32,6 +33,8 @@ class FoldRequantization(NodePass):
         if scale is None or not scale.per_tensor or scale.scale == 1 or x is None or x.is_graph_input():
             return False        # (of an input the quotient is as good as the product, and exact)
         factor = 1 / np.float64(scale.scale)
+        if not SMALLEST < factor < 1 / SMALLEST:
+            return False
         new = _Scaling(node, model, factor)
         one, zero = (initializer(model, a, f"{y.name}_scale") for a in (np.ones((), np.float32), scale.zero))
         last = op("QuantizeLinear", [new.scaled(x, node), one, zero], y, name=f"{y.name}_bytes")

@@ -35,7 +35,7 @@ class IntegerProducts(NodePass):
         conv, transposed = node.op_type == "Conv", node.op_type == "Gemm" and bool(attr(node, "transB", 0))
         channels = 0 if conv or transposed else values.ndim - 1
         scale = w[1]
-        if not scale.per_tensor and scale.axis % values.ndim != channels:
+        if not scale.per_tensor and (scale.axis % values.ndim != channels or scale.scale.shape != (values.shape[channels],)):
             self.miss(node, "its weights have scales along another axis than the output channels")
             return False
         if node.op_type == "Gemm" and (attr(node, "transA", 0) or attr(node, "beta", 1.0) != 1):

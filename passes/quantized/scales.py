@@ -35,7 +35,7 @@ class Scale:
             zero = zero.astype(dtype.numpy())
         if scale is None or zero is None or scale.dtype != np.float32 or dtype not in BYTES or attr(node, "block_size", 0):
             return None
-        if not (np.isfinite(scale) & (scale > 0)).all() or zero.dtype != dtype.numpy():
+        if not (np.isfinite(scale) & (scale > 0)).all() or zero.dtype != dtype.numpy() or zero.size != scale.size:
             return None
         if scale.size == 1:
             return cls(scale.reshape(()), zero.reshape(()))
@@ -51,9 +51,9 @@ class Scale:
                     and self.scale == other.scale and self.zero == other.zero)
 
     def quantize(self, x: float) -> int:
-        """The byte of a number, per tensor."""
+        """The byte of a number, per tensor; of NaN the zero point."""
         info = np.iinfo(self.zero.dtype)
-        steps = np.clip(np.round(np.float64(x) / np.float64(self.scale)), -1e9, 1e9)
+        steps = np.clip(np.nan_to_num(np.round(np.float64(x) / np.float64(self.scale))), -1e9, 1e9)
         return int(np.clip(steps + int(self.zero), info.min, info.max))
 
 

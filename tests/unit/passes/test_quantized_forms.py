@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from burnish.passes.canonical.fold_constants import FoldConstants
 from burnish.passes.canonical.remove_dead_code import RemoveDeadCode
@@ -94,6 +95,17 @@ def test_what_is_not_known_stays():
     assert not step(load(model)).modified and step.misses
     model, _ = operator("QLinearAveragePool", [X, *SCALED, *OUT], {"kernel_shape": [2, 2], "channels_last": 1})
     assert not step(load(model)).modified
+
+
+@pytest.mark.parametrize("text", [
+    "y = com.microsoft.QLinearAdd(x)", "y = com.microsoft.QLinearAdd(x, s, z, x, , z, s, z)", "y = com.microsoft.QGemm(x, s, z)",
+    "y = com.microsoft.QLinearConcat(s, z, x, s, z)", "y = com.microsoft.QLinearConcat<axis = 0>(s, z, x)",
+    "y = com.microsoft.QLinearConcat<axis = \"0\">(s, z, x, s, z)", "y = com.microsoft.QLinearLeakyRelu<beta = 1>(x, s, z, s, z)",
+    "y = com.microsoft.QuantizeLinear(f)", "y = com.microsoft.QLinearSoftmax(x, s)"])
+def test_what_onnxruntime_would_not_run_stays(text):
+    model = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]>
+        g (uint8[2,3] x, float[2,3] f) => (uint8[2,3] y) < float s = {{0.5}}, uint8 z = {{3}} > {{ {text} }}""")
+    assert not ExpandQLinear()(ir.from_proto(model)).modified
 
 
 # ---- Moves ----------------------------------------------------------------------------------------------------------------
