@@ -43,7 +43,7 @@ SHAPES = "128x768x3072,128x3072x768,197x384x1536,196x512x512,49x2048x512,784x128
 SCATTERED_SHAPES = "784x128x256,784x256x256,196x96x576,196x512x512,49x960x320,49x1024x1024"       # 1x1 layers of MobileNets
 PATTERNS = ("block:50%", "block:75%", "block:90%", "2:4", "1:4")
 SCATTERED = ("block:80%/1", "block:90%/1", "block:95%/1")
-TRIED = 6           # candidates of a task
+TRIED = 12          # candidates of a task
 SECONDS, ROUNDS = 3.0, 60
 
 TEXT = """\
