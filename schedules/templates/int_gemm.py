@@ -77,7 +77,7 @@ class IntGemm(Gemm):
         if not view:
             total += p.m * p.k / device.lanes * 4
         if knobs.ahead:
-            total *= 0.99 if w_bytes > l2 / 8 else 1.01
+            total *= 0.99 if w_bytes > l2 / 8 and row_tiles > 1 else 1.01
         count = self.tiles(task, knobs, device)
         return p.batch * total * up(count, device.cores) * device.cores / count
 
