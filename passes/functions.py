@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from .base import DOMAIN
+from .integer_functions import add_integer_function
 from .layout.perms import channels_last, inverse
 
 INT, INTS, FLOAT, STRING = (ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir.AttributeType.STRING)
@@ -139,6 +140,33 @@ COMPOSED = frozenset({"ShiftLinearAttention"})      # ops that the compiler take
 def _written(name: str, opset: int) -> ir.Function:
     head = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
     return ir.serde.deserialize_function(onnx.parser.parse_function(f"{head}\n{name} {_TEXT[name]}"))
+
+
+def is_ours(function: onnx.FunctionProto) -> bool:
+    """Is it one of the functions that burnish itself writes, body and all? What a file says of them is not believed."""
+    opset = next((o.version for o in function.opset_import if o.domain in ("", "ai.onnx")), 0)
+    rank = int(function.overload[0]) + 2 if function.overload in ("1d", "2d", "3d") else None
+    model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": opset}), ir_version=10)
+    for add in (lambda: add_function(model, function.name, rank), lambda: add_integer_function(model, function.name)):
+        try:
+            add()
+        except (KeyError, TypeError):
+            continue
+        made = model.functions.get((DOMAIN, function.name, function.overload))
+        return made is not None and _form(ir.serde.serialize_function(made)) == _form(function)
+    return False
+
+
+def _form(function: onnx.FunctionProto) -> tuple[object, ...]:
+    """What a function says, whatever names its nodes have and however its tensors are stored."""
+    def attribute(a: onnx.AttributeProto) -> object:
+        return a.name, a.type, a.ref_attr_name, *((t.shape, t.dtype, t.tobytes()) if a.HasField("t") and (
+            t := onnx.numpy_helper.to_array(a.t)) is not None else (a.f, a.i, a.s, tuple(a.floats), tuple(a.ints)))
+
+    return (tuple(function.input), tuple(function.output), tuple(sorted(function.attribute)),
+            tuple(sorted(a.name for a in function.attribute_proto)),
+            tuple((n.op_type, n.domain, n.overload, tuple(n.input), tuple(n.output),
+                   tuple(sorted(map(attribute, n.attribute), key=repr))) for n in function.node))
 
 
 def _channels_last_function(op: str, rank: int, opset: int) -> ir.Function:

@@ -7,7 +7,7 @@ known as soon as the value is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -63,8 +63,9 @@ def alone(node: ir.Node, opsets: dict[str, int], *, data: bool) -> onnx.ModelPro
     return model
 
 
-def infer(node: ir.Node, opsets: dict[str, int]) -> bool:
-    """Gives the outputs of the node their inferred dtype and shape, in place. True if that says more than was known.
+def infer(node: ir.Node, opsets: dict[str, int], functions: Iterable[ir.Function] = ()) -> bool:
+    """Gives the outputs of the node their inferred dtype and shape, in place. True if that says more than was known. functions:
+    those that the node may call.
 
     What is known already stays where inference knows nothing, or a dimension less.
     """
@@ -73,7 +74,9 @@ def infer(node: ir.Node, opsets: dict[str, int]) -> bool:
     try:
         # onnx takes every 1-D value for shape data, and makes an object for each element: 100 GB for 2^31 of them.
         long = any(len(dims) == 1 and dims[0] > SMALL for v in reads(node) if (dims := shape(v)) is not None)
-        inferred = onnx.shape_inference.infer_shapes(alone(node, opsets, data=True), data_prop=not long)
+        model = alone(node, opsets, data=True)
+        model.functions.extend(map(ir.serde.serialize_function, functions))
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=not long)
     except onnx.shape_inference.InferenceError:
         return False
     types = {v.name: v.type for v in (*inferred.graph.value_info, *inferred.graph.output)}

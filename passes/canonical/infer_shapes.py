@@ -24,8 +24,8 @@ class InferShapes(GraphPass):
     def run(self, model: ir.Model) -> bool:
         changed = False
         for node in model.graph:
-            if node.domain != DOMAIN and (self.again or not all(typed(v) for v in node.outputs)):
-                changed |= infer(node, model.opset_imports)
+            if not all(typed(v) for v in node.outputs) or (self.again and node.domain != DOMAIN):
+                changed |= infer(node, model.opset_imports, model.functions.values() if node.domain == DOMAIN else ())
         return changed
 
 
