@@ -11,7 +11,6 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from onnx.defs import OpSchema, SchemaError, get_schema, onnx_opset_version
 
 from ..passes.functions import is_ours
-from ..passes.functions import is_ours
 from .errors import ImportRefused
 from .limits import Deadline, Limits, quoted
 from .tensors import TYPES, Tensors
