@@ -22,6 +22,7 @@ from rich.console import Console
 from .. import compile, compress, models, tune
 from ..compiler.compress.compress import Compressed
 from ..compiler.compress.evaluate import fidelity
+from ..compiler.tune import to_keep
 from . import compression_data as data
 from .bench import cpu, sample
 from .peers import burnish_runner, onnxruntime_runner
@@ -177,6 +178,8 @@ def main(
     """Compresses, judges and times every case, and writes the page after each; the rows are kept as JSON beside the models."""
     pin(1)
     folder.mkdir(parents=True, exist_ok=True)
+    with to_keep(str(folder / "records.sqlite")):       # there are records from the start, if none in it
+        pass
     kept = folder / "rows.json"
     rows = {r["case"]: Row(**r) for r in json.loads(kept.read_text())} if kept.exists() else {}
     for case in CASES:
