@@ -122,3 +122,24 @@ def test_powers_of_two(terms, device):
     (got,), _, tasks = outputs(made, feed, device)
     assert sorted(t.family for t in tasks if "code" in t.params) == ["conv", "gemm", "gemm"]
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("nodes, x, shape", [
+    ([helper.make_node("MatMul", ["x", "w"], ["y"], name="column")], [3, 30], (30, 1)),
+    ([helper.make_node("Conv", ["x", "w"], ["y"], name="conv", kernel_shape=[2, 3, 2])], [1, 3, 4, 5, 6], (5, 3, 2, 3, 2)),
+    ([helper.make_node("MatMul", ["x", "w"], ["t"], name="once"), helper.make_node("MatMul", ["t", "w"], ["y"], name="twice")],
+     [3, 20], (20, 20))])
+def test_what_has_no_kernel_for_codes_reads_them_decoded(nodes, x, shape):
+    """A single column, three dimensions; and codes that two products read."""
+    made = model(nodes, x, None, w=RNG.standard_normal(shape).astype("f4"))
+    driver.passes.canonicalize(made, frozenset(driver.LOWERINGS))
+    first = layers(made)[0]
+    old = first.node.inputs[1]
+    shift(made, {first.name: Treatment(shift=2)}, None)
+    for use in list(old.uses()):
+        use.node.replace_input_with(use.idx, first.node.inputs[1])
+    made = ir.from_proto(ir.to_proto(made))
+    feed = {"x": RNG.standard_normal(x).astype("f4")}
+    (want,) = reference(made, feed, optimize=False)
+    (got,), _, _ = outputs(made, feed, ZEN5)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
