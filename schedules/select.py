@@ -43,11 +43,11 @@ def pick(task: Task, device: Device, known: Sequence[tuple[int, TuningRecord]], 
     assert untuned is not None      # as there is a template
     if ranker is not None and ranker.knows(t for t in allowed if not t.skips_zeros):
         choices = [c for c in options(task, device, exact) if not c.maker.skips_zeros]
-        best = choices[int(np.argmax(ranker.scores(task, choices, device)))]
-        if untuned.maker.skips_zeros and cost(untuned, task, device) < CLEARLY * cost(best, task, device):
+        liked = choices[int(np.argmax(ranker.scores(task, choices, device)))]
+        if untuned.maker.skips_zeros and cost(untuned, task, device) < CLEARLY * cost(liked, task, device):
             return Pick(untuned, "default")
         if len(choices) > 1:
-            return Pick(best, "cost model")
+            return Pick(liked, "cost model")
     return Pick(untuned, "only choice" if len(options(task, device, exact)) == 1 else "default")
 
 
