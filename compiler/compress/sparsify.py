@@ -15,8 +15,10 @@ from ...passes.compress.prune_units import Criterion, prune, refusal
 from ...passes.compress.treatment import Sparsity, Treatment
 from ..driver import Progress, silent
 from .calibration import Calibration, observe
-from .hessian import STAGES, Moments, gather, stages
+from .hessian import MEMORY, STAGES, Moments, gather, stages
 from .report import LayerReport
+
+HELD = 8        # each HELD-th sample only judges how far corrections for earlier layers may go
 
 
 def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibration | None, *, criterion: Criterion = "obs",
@@ -39,12 +41,15 @@ def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibra
         else:
             able.append(layer)
     if data is None:
-        return reports + [_pruned(model, layer, _units(treatments, layer), "magnitude", None) for layer in able]
+        return reports + [_pruned(model, x, _units(treatments, x), "magnitude", None, x.matrix.astype(np.float64)) for x in able]
     original = model.clone()
-    for stage in stages(able, passes):
-        found, _ = gather(model, stage, data, original, 0, "observe for pruning", progress)
+    for stage in stages(able, passes, MEMORY // 2):
+        seen, held = gather(model, stage, data, original, HELD, "observe for pruning", progress)
         for done, layer in enumerate(stage, 1):
-            reports.append(_pruned(model, layer, _units(treatments, layer), criterion, found[layer.name]))
+            start = layer.matrix.astype(np.float64)
+            if criterion in ("sparsegpt", "obs"):
+                start = corrected(start, seen[layer.name], held[layer.name])
+            reports.append(_pruned(model, layer, _units(treatments, layer), criterion, seen[layer.name], start))
             progress("prune", done, len(stage))
     return reports
 
@@ -88,18 +93,20 @@ def _units(treatments: Mapping[str, Treatment], layer: Layer) -> Sparsity:
     return units
 
 
-def _pruned(model: ir.Model, layer: Layer, units: Sparsity, criterion: Criterion, seen: Moments | None) -> LayerReport:
-    """Prunes one layer in the model."""
+def corrected(w: np.ndarray, seen: Moments, held: Moments) -> np.ndarray:
+    """A matrix [groups,k,n] that makes good what earlier layers have done to the input, before it is pruned itself. As far as
+    what `seen` asks for also helps on what was held back: of a classifier's 1280 inputs, 84 pictures say little."""
+    way = np.stack([obs.solve(seen.damped(g), seen.pull(g, w[g])) for g in range(len(w))])
+    slope = sum(float(np.vdot(d, held.pull(g, w[g]))) for g, d in enumerate(way))
+    bend = sum(float(np.vdot(d, held.hessian(g) @ d)) for g, d in enumerate(way))
+    return w + way * min(1.0, max(0.0, slope / bend)) if bend > 0 else w
+
+
+def _pruned(model: ir.Model, layer: Layer, units: Sparsity, criterion: Criterion, seen: Moments | None,
+            start: np.ndarray) -> LayerReport:
+    """Prunes one layer in the model, from the matrix `start`."""
     before = layer.matrix
-    after = np.empty(before.shape)
-    for g, w in enumerate(before.astype(np.float64)):
-        if seen is None:
-            after[g] = prune(w, units, criterion)
-            continue
-        h = seen.damped(g)
-        if criterion in ("sparsegpt", "obs"):
-            w = w + obs.solve(h, seen.pull(g, w))
-        after[g] = prune(w, units, criterion, h)
+    after = np.stack([prune(w, units, criterion, None if seen is None else seen.damped(g)) for g, w in enumerate(start)])
     new = layer.replaced(model, after)
     if seen is not None and seen.centred:
         bias.write(model, new, (0 if layer.is_conv else bias.read(layer)) + seen.bias(after))
