@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -63,9 +65,10 @@ def quantize(name: str, scheme: Scheme, path: Path) -> None:
     types = {"u8": QuantType.QUInt8, "s8": QuantType.QInt8}
     form = QuantFormat.QDQ if scheme.form == "QDQ" else QuantFormat.QOperator
     source = build_float(name)
-    quantize_static(source, path, _Reader(islice(samples(name), SAMPLES)), quant_format=form,
-                    activation_type=types[scheme.activations], weight_type=types[scheme.weights], per_channel=scheme.per_channel,
-                    **(_products_only(source) if set(ZOO[name].inputs) == TEXT else {}))
+    with contextlib.redirect_stdout(io.StringIO()):     # it prints types of values that it cannot quantise
+        quantize_static(source, path, _Reader(islice(samples(name), SAMPLES)), quant_format=form,
+                        activation_type=types[scheme.activations], weight_type=types[scheme.weights],
+                        per_channel=scheme.per_channel, **(_products_only(source) if set(ZOO[name].inputs) == TEXT else {}))
 
 
 def _products_only(path: Path) -> dict[str, Any]:
