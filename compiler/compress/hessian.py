@@ -64,9 +64,9 @@ class Moments:
         square, total = self.inputs.square[group], self.inputs.total[group]
         return square - np.outer(total, total / self.inputs.count) if self.centred else square
 
-    def damped(self, group: int) -> np.ndarray:
+    def damped(self, group: int, damping: float = obs.DAMPING) -> np.ndarray:
         """Positive definite, see obs.damped."""
-        return obs.damped(self.hessian(group))
+        return obs.damped(self.hessian(group), damping)
 
     def target(self, group: int) -> np.ndarray:
         """x'y [k,n]."""

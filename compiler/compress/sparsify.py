@@ -18,7 +18,9 @@ from .calibration import Calibration, observe
 from .hessian import MEMORY, STAGES, Moments, gather, stages
 from .report import LayerReport
 
-HELD = 8        # each HELD-th sample only judges how far corrections for earlier layers may go
+HELD = 8                            # each HELD-th sample only judges how far the others may be trusted
+FEW = 4                             # rows for each step of a reduction, below which that is in doubt
+DAMPINGS = obs.DAMPING, 0.1, 1.0    # as obs.damped has them
 
 
 def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibration | None, *, criterion: Criterion = "obs",
@@ -41,7 +43,10 @@ def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibra
         else:
             able.append(layer)
     if data is None:
-        return reports + [_pruned(model, x, _units(treatments, x), "magnitude", None, x.matrix.astype(np.float64)) for x in able]
+        for x in able:
+            after = np.stack([prune(w, _units(treatments, x), criterion) for w in x.matrix.astype(np.float64)])
+            reports.append(_replaced(model, x, after, _units(treatments, x), criterion, None))
+        return reports
     original = model.clone()
     for stage in stages(able, passes, MEMORY // 2):
         seen, held = gather(model, stage, data, original, HELD, "observe for pruning", progress)
@@ -49,7 +54,8 @@ def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibra
             start = layer.matrix.astype(np.float64)
             if criterion in ("sparsegpt", "obs"):
                 start = corrected(start, seen[layer.name], held[layer.name])
-            reports.append(_pruned(model, layer, _units(treatments, layer), criterion, seen[layer.name], start))
+            after = _pruned(start, _units(treatments, layer), criterion, seen[layer.name], held[layer.name])
+            reports.append(_replaced(model, layer, after, _units(treatments, layer), criterion, seen[layer.name]))
             progress("prune", done, len(stage))
     return reports
 
@@ -102,11 +108,18 @@ def corrected(w: np.ndarray, seen: Moments, held: Moments) -> np.ndarray:
     return w + way * min(1.0, max(0.0, slope / bend)) if bend > 0 else w
 
 
-def _pruned(model: ir.Model, layer: Layer, units: Sparsity, criterion: Criterion, seen: Moments | None,
-            start: np.ndarray) -> LayerReport:
-    """Prunes one layer in the model, from the matrix `start`."""
+def _pruned(start: np.ndarray, units: Sparsity, criterion: Criterion, seen: Moments, held: Moments) -> np.ndarray:
+    """From the matrix `start` [groups,k,n]. With few rows, what is left makes up for less of what goes: the damping with which
+    samples held back lose the least."""
+    few = criterion in ("sparsegpt", "obs") and seen.inputs.count < FEW * start.shape[1]
+    tried = (np.stack([prune(w, units, criterion, seen.damped(g, damping)) for g, w in enumerate(start)])
+             for damping in (DAMPINGS if few else DAMPINGS[:1]))
+    return min(tried, key=held.error) if few else next(tried)
+
+
+def _replaced(model: ir.Model, layer: Layer, after: np.ndarray, units: Sparsity, criterion: Criterion,
+              seen: Moments | None) -> LayerReport:
     before = layer.matrix
-    after = np.stack([prune(w, units, criterion, None if seen is None else seen.damped(g)) for g, w in enumerate(start)])
     new = layer.replaced(model, after)
     if seen is not None and seen.centred:
         bias.write(model, new, (0 if layer.is_conv else bias.read(layer)) + seen.bias(after))

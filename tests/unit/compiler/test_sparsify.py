@@ -6,8 +6,9 @@ import pytest
 from burnish.compiler.compress.allocation import spread
 from burnish.compiler.compress.calibration import probe
 from burnish.compiler.compress.hessian import gather, not_padding, stages
-from burnish.compiler.compress.sparsify import regroup, sparsify
+from burnish.compiler.compress.sparsify import _pruned, regroup, sparsify
 from burnish.passes.compress.layers import Layer, layers
+from burnish.passes.compress.prune_units import prune
 from burnish.passes.compress.treatment import Sparsity, Treatment
 from small_models import matmul, network, samples
 
@@ -168,3 +169,14 @@ def test_corrections_from_few_samples_go_no_further_than_they_help() -> None:
         sparsify(model, treatments(model, "block:50%"), few, passes=passes)
         lost.append(away(model, network(), unseen))
     assert lost[1] < 0.95 * lost[0]
+
+
+def test_with_few_rows_what_is_left_makes_up_for_less() -> None:
+    model, few, unseen = network(), samples(24), samples(50, seed=5)
+    x = named(model)["last"]
+    seen, held = (m["last"] for m in gather(model, [x], few, held=4))
+    truth = gather(model, [x], unseen)[0]["last"]
+    start, half = x.matrix.astype(np.float64), Sparsity(share=0.5)
+    chosen = _pruned(start, half, "obs", seen, held)
+    plain = prune(start[0], half, "obs", seen.damped(0))
+    assert truth.error(chosen) < truth.error(plain[None])
