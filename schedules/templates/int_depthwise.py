@@ -124,7 +124,7 @@ class IntDepthwise(Template):
         s, d = Shape.of(task), dot(device, task.params["top"])
         width, rows = knobs.vectors * device.lanes, up(s.oh, knobs.blocks)
         groups, blocks = up(s.c, width), up(s.oh, rows)
-        kernel = Kernel(task)
+        kernel, wasm = Kernel(task), device.arch == "wasm32"
 
         def body(begin: PrimExpr, end: PrimExpr) -> None:
             with T.serial(0, end - begin) as t:
@@ -135,13 +135,13 @@ class IntDepthwise(Template):
 
                     def panel(columns: int) -> None:
                         channel = T.Bind(T.min(z % groups * width, s.c - columns))
-                        _Block(kernel, task, knobs, d, channel, columns, math.gcd(columns, s.c)).emit(n, first, rows)
+                        _Block(kernel, task, knobs, d, channel, columns, math.gcd(columns, s.c), wasm).emit(n, first, rows)
 
                     rt.each_panel(z % groups, groups, (groups - 1) * width + rest, width, panel)
                     return
                 for o, lanes in vectors(s.c, device.lanes):     # a narrow map: in vectors of its own
-                    plain = Plain("", lanes, depth=1)
-                    _Block(kernel, task, knobs, plain, T.int32(o), lanes, math.gcd(o, lanes)).emit(n, first, rows)
+                    plain, align = Plain("", lanes, depth=1), math.gcd(o, lanes)
+                    _Block(kernel, task, knobs, plain, T.int32(o), lanes, align, wasm).emit(n, first, rows)
 
         return kernel.write(body)
 
@@ -149,8 +149,10 @@ class IntDepthwise(Template):
 class _Block:
     """One block of channels, while it is emitted."""
 
-    def __init__(self, kernel: Any, task: Task, knobs: Knobs, d: Dot, channel: PrimExpr, width: int, multiple: int) -> None:
+    def __init__(self, kernel: Any, task: Task, knobs: Knobs, d: Dot, channel: PrimExpr, width: int, multiple: int,
+                 wasm: bool) -> None:
         """width: channels, from `channel` on, a multiple of `multiple`."""
+        self.wasm = wasm
         s = self.s = Shape.of(task)
         self.kernel, self.knobs, self.d, self.channel, self.width, self.multiple = kernel, knobs, d, channel, width, multiple
         self.zero, self.vectors, self.window = task.params["zero"], width // d.lanes, Window(s, knobs.rows, d.depth)
@@ -194,7 +196,7 @@ class _Block:
         for (r, q, kx), at in self.place.items():
             rows = [none if k is None else ld(self.w, (k * s.kw + kx) * s.c + self.channel, self.width)
                     for k in self.window.taps[r][q]]
-            for n, word in enumerate(_interleaved(rows, d.lanes)):
+            for n, word in enumerate(_interleaved(rows, d.lanes, self.wasm)):
                 word = d.signed(word)
                 if self.weights is None:
                     self.weights = alloc(len(places) * v * self.pitch, dtype_of(word)[0])
@@ -213,20 +215,24 @@ class _Block:
         return ld(self.weights, at * self.pitch, self.pitch)
 
     def _row_starts(self, n: PrimExpr, y: PrimExpr) -> None:
-        """Where the rows of the window begin; of those that may be beside the map (they then read one that is not): masks."""
-        from ..tir import T, splat, tirx
+        """Where the rows of the window begin. For words of rows that may be beside the map, and then read one that is not: which
+        bytes to keep, and what to put in place of the others."""
+        from ..tir import T, tirx
 
-        s = self.s
+        s, depth = self.s, self.d.depth
         self.starts: list[PrimExpr] = []
         self.masks: dict[int, tuple[PrimExpr, PrimExpr]] = {}
-        for offset in self.window.offsets:
+        word = f"int{8 * depth}"
+        for place, offset in enumerate(self.window.offsets):
             row = y * s.sh + (offset - s.pt)
             if self.window.leaves(offset):
                 row = T.Bind(row)
-                inside = tirx.And(row >= 0, row < s.ih)
-                keep = T.Bind(tirx.Select(inside, T.uint8(255), T.uint8(0)))
-                fill = T.Bind(tirx.Select(inside, T.uint8(0), T.uint8(self.zero)))
-                self.masks[len(self.starts)] = splat(keep, self.width), splat(fill, self.width)
+                q, byte = divmod(place, depth)
+                keep, fill = (tirx.const(_signed(value << 8 * byte, 8 * depth), word) for value in (255, self.zero))
+                inside, none = tirx.And(row >= 0, row < s.ih), tirx.const(0, word)
+                before = self.masks.get(q, (tirx.const(_signed(sum(255 << 8 * b for b in range(depth)), 8 * depth), word), none))
+                self.masks[q] = (T.Bind(before[0] & ~tirx.Select(inside, none, keep)),
+                                 T.Bind(before[1] | tirx.Select(inside, none, fill)))
                 row = T.max(0, T.min(row, s.ih - 1))
             self.starts.append(T.Bind((n * s.ih + row) * (s.iw * s.apart) + self.channel))
 
@@ -256,30 +262,31 @@ class _Block:
 
     def _words(self, x0: PrimExpr, column: int, q: int, inside: Callable[[int], bool] | None) -> list[PrimExpr]:
         """Word q of a column of the window, for each vector."""
-        from ..tir import T, ld, splat, tirx
+        from ..tir import T, ld, splat, tirx, wide
 
         s, d = self.s, self.d
-        zero = splat(tirx.const(self.zero, "uint8"), self.width)
+        zero = splat(tirx.const(self.zero, "uint8"), self.pitch)
+        if inside is not None and not inside(column):
+            return [d.unsigned(zero)] * self.vectors
         x = T.Bind(x0 * s.sw + (column - s.pl))
-        place = T.Bind(T.max(0, T.min(x, s.iw - 1)) * s.apart) if inside is None else x * s.apart
-
-        def row(j: int) -> PrimExpr:
-            if inside is not None and not inside(column):
-                return zero
-            value = ld(self.x, self.starts[j] + place, self.width)
-            if j in self.masks:
-                keep, fill = self.masks[j]
-                value = (value & keep) | fill if self.zero else value & keep
-            if inside is None:
-                value = tirx.Select(T.broadcast(tirx.And(x >= 0, x < s.iw), self.width), value, zero)
-            return value
-
-        j = range(q * d.depth, min((q + 1) * d.depth, len(self.starts)))
-        rows = [row(n) for n in j]
-        return [d.unsigned(word) for word in _interleaved(rows + rows[-1:] * (d.depth - len(rows)), d.lanes)]
+        at = T.Bind(T.max(0, T.min(x, s.iw - 1)) * s.apart) if inside is None else x * s.apart
+        rows = [ld(self.x, start + at, self.width) for start in self.starts[q * d.depth:(q + 1) * d.depth]]
+        words = _interleaved(rows + rows[-1:] * (d.depth - len(rows)), d.lanes, self.wasm)
+        if q in self.masks:
+            keep, fill = (T.reinterpret(wide("uint8", self.pitch), splat(mask, d.lanes)) for mask in self.masks[q])
+            words = [(word & keep) | fill if self.zero else word & keep for word in words]
+        if inside is None:
+            there = tirx.And(x >= 0, x < s.iw)
+            words = [tirx.Select(splat(there, self.pitch), word, zero) for word in words]
+        return [d.unsigned(word) for word in words]
 
 
-def _interleaved(rows: list[PrimExpr], lanes: int) -> list[PrimExpr]:
+def _signed(value: int, bits: int) -> int:
+    """The number of `bits` bits that has those of `value`."""
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def _interleaved(rows: list[PrimExpr], lanes: int, wasm: bool) -> list[PrimExpr]:
     """1, 2 or 4 vectors of bytes -> vectors of `lanes` words, each a byte of every row, in the order of the bytes."""
     from ..tir import dtype_of, tirx
 
@@ -290,12 +297,37 @@ def _interleaved(rows: list[PrimExpr], lanes: int) -> list[PrimExpr]:
 
     if depth == 1:
         return [pick(rows, list(range(at, at + lanes))) for at in range(0, n, lanes)] if n > lanes else rows
+    if wasm:
+        return _woven(rows, n)
     if depth == 2:
         return [pick(rows, [b * n + c for c in range(at, at + lanes) for b in (0, 1)]) for at in range(0, n, lanes)]
-    if n <= 2 * lanes:      # two rows fit into one register
+    if lanes == 16:     # AVX-512 permutes the bytes of two registers, of two rows each
         a, b = (pick(rows[k:k + 2], list(range(2 * n))) for k in (0, 2))
         return [pick([a, b], [k * n + c for c in range(at, at + lanes) for k in range(4)]) for at in range(0, n, lanes)]
-    half = n // 2
-    pairs = [[pick(rows[k:k + 2], [b * n + c for c in range(at, at + half) for b in (0, 1)]) for k in (0, 2)] for at in (0, half)]
-    return [pick(pairs[at // half], [b * n + 2 * (c % half) + k for c in range(at, at + lanes) for b in (0, 1) for k in (0, 1)])
-            for at in range(0, n, lanes)]
+    few = min(n, 8)     # two rows of which fill 128 bits: what every device interleaves in one instruction
+    pairs = [[pick(rows[k:k + 2], [b * n + c for c in range(at, at + few) for b in (0, 1)]) for k in (0, 2)]
+             for at in range(0, n, few)]
+    words = [[b * 2 * few + 2 * (c % few) + k for c in range(at, at + lanes) for b in (0, 1) for k in (0, 1)]
+             for at in range(0, n, lanes)]
+    return [pick(pairs[at * lanes // few], picks) for at, picks in enumerate(words)]
+
+
+def _woven(rows: list[PrimExpr], n: int) -> list[PrimExpr]:
+    """As `_interleaved`, for words of 2 or 4 bytes and four lanes. LLVM leaves places open in a shuffle of which a part is used,
+    and V8 then builds masks, ten instructions in place of one; the intrinsic stays as it is."""
+    from ..tir import T, dtype_of, tirx
+
+    element = dtype_of(rows[0])[0]
+    if n < 16:      # a load that is repeated is one instruction
+        rows = [T.reinterpret(f"{element}x16", T.broadcast(T.reinterpret(f"int{8 * n}", r), 16 // n)) for r in rows]
+
+    def half(a: PrimExpr, b: PrimExpr, start: int, size: int) -> PrimExpr:
+        """Elements of `size` bytes of a and b in turn, from byte `start` on."""
+        picks = [of + at + k for at in range(start, start + 8, size) for of in (0, 16) for k in range(size)]
+        return T.call_llvm_pure_intrin(f"{element}x16", "llvm.wasm.shuffle", a, b, *(T.int32(p) for p in picks))
+
+    starts = range(0, min(n, 16), 8)
+    pairs = [[half(*rows[k:k + 2], start, 1) for k in range(0, len(rows), 2)] for start in starts]
+    if len(rows) == 2:
+        return [tirx.Shuffle([p], list(range(at, at + 8))) for (p,) in pairs for at in (0, 8)][:n // 4]
+    return [half(*p, at, 2) for p in pairs for at in (0, 8)][:n // 4]
