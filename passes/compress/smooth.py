@@ -1,4 +1,4 @@
-"""Outlying channels in front of matrix products: the input is divided by a factor for each channel, the weights multiplied
+"""Outlying channels in front of layers: the input is divided by a factor for each channel, the weights multiplied
 (SmoothQuant, Xiao et al. 2023, section 4). Where the layers that make a value cannot take the factors (see `equalize`), as a
 LayerNorm whose output is also a residual, or GELU, a product with a constant stands in front of the rounding."""
 
@@ -13,21 +13,26 @@ from ..base import initializer, op
 from .equalize import Tied, scale
 from .layers import Layer
 
+WORTH = 1.5     # times less error is worth a multiplication for each element
 
-def products(layers: Iterable[Layer], tied: Iterable[Tied]) -> list[Tied]:
-    """The values that matrix products read and that are not tied to layers that make them."""
+
+def loose(layers: Iterable[Layer], tied: Iterable[Tied]) -> list[Tied]:
+    """The values that layers read and that are not tied to layers that make them: all in front of matrix products, and those in
+    front of convolutions that nothing else reads, which would be stored twice."""
     settled = {v for group in tied for v in group.values}
     found: dict[ir.Value, Tied] = {}
     for layer in layers:
-        if not layer.is_conv and layer.input not in settled:
+        if layer.input not in settled:
             found.setdefault(layer.input, Tied(values=[layer.input])).readers.append(layer)
-    return list(found.values())
+    return [g for v, g in found.items() if len({layer.is_conv for layer in g.readers}) == 1 and (
+        not g.readers[0].is_conv or (len(g.readers) == len(v.uses()) and v.producer() is not None and not v.is_graph_output()))]
 
 
 def smooth(model: ir.Model, group: Tied, s: np.ndarray) -> None:
     """The readers read s times the value: exact but for float rounding."""
     value, = group.values
-    factor = initializer(model, s.astype(np.float32), f"{value.name}_smoothing")
+    wide = s.reshape(-1, *(1 for _ in group.readers[0].weight.shape[2:])) if group.readers[0].is_conv else s
+    factor = initializer(model, wide.astype(np.float32), f"{value.name}_smoothing")
     node = op("Mul", [value, factor], value, name=f"{value.name}_smooth")
     maker = value.producer()
     if maker is not None:

@@ -215,3 +215,19 @@ def test_outliers_and_a_shifted_mean_are_made_good():
         quantize(rounded, {x.name: Treatment("int8") for x in layers(rounded)}, data[:32], way=Way(migration=migration))
         errors.append(close(model, rounded, data[32:]).error)
     assert errors[1] < 0.4 * errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("top", [255, 127])
+def test_efficientnet_lite0_agrees_with_itself_on_photos_it_was_not_calibrated_on(top):
+    from itertools import islice
+
+    from burnish.models.data import grocery, imagenet
+
+    def feeds(half, count):
+        return [{"image": imagenet.preprocess(p)} for p in islice(grocery.photos(half), 0, None, 1027 // count)]
+    before = canonical("efficientnet_lite0")
+    model = before.clone()
+    reports = quantize(model, {x.name: Treatment("int8") for x in layers(model)}, feeds("calibration", 64), top=top)
+    assert sum(r.after for r in reports) < 0.26 * sum(r.before for r in reports)
+    assert close(before, model, feeds("held out", 1027)).agreement >= 0.95

@@ -7,11 +7,11 @@ import onnx_ir as ir
 import pytest
 from burnish.passes.base import constant
 from burnish.passes.compress import rounding
-from burnish.passes.compress.equalize import factors, scale, tied
+from burnish.passes.compress.equalize import factors, gain, scale, tied
 from burnish.passes.compress.layers import Layer, layers
 from burnish.passes.compress.quantize import round_weight, weight_bytes
 from burnish.passes.compress.rounding import INT4, INT8
-from burnish.passes.compress.smooth import products, smooth
+from burnish.passes.compress.smooth import loose, smooth
 from burnish.passes.compress.stored import stored
 from harness import assert_same, check_valid, load, random_inputs, run
 
@@ -245,13 +245,28 @@ def test_what_others_read_or_clip_is_no_group(rng, use):
     assert not tied(model, layers(model))
 
 
+def test_smoothing_in_front_of_a_depthwise_convolution_is_exact_and_gains(rng):
+    text = f"""agraph (float[1,6,5,5] x) => (float[1,6,5,5] y)
+        {weights(m=wild(rng, 6, 1, 3, 3), n=rng.standard_normal((6, 1, 3, 3)))} {{
+        a = Conv<group=6, pads=[1,1,1,1]>(x, m)  z = HardSwish(a)  y = Conv<group=6, pads=[1,1,1,1]>(z, n) }}"""
+    model = load(text)
+    x = random_inputs(model)
+    before = run(model, x)
+    group, = loose(layers(model), [])       # not the graph's input
+    s = factors(group, largest(model, group, x), 0.5)
+    assert gain(group, s) > 1.5 and gain(group, np.ones_like(s)) == pytest.approx(1)
+    smooth(model, group, s)
+    assert_same(before, run(model, x), 1e-4)
+    check_valid(model)
+
+
 def test_smoothing_is_exact(rng):
     text = f"""agraph (float[2,7,6] x) => (float[2,7,4] y, float[2,7,6] z)
         {weights(m=wild(rng, 6, 6), n=rng.standard_normal((6, 4)))} {{ a = MatMul(x, m)  z = Gelu(a)  y = MatMul(z, n) }}"""
     model = load(text)
     x = random_inputs(model)
     before = run(model, x)
-    for group in products(layers(model), []):
+    for group in loose(layers(model), []):
         smooth(model, group, factors(group, largest(model, group, x), 0.5))
     assert_same(before, run(model, x), 1e-4)
     check_valid(model)
