@@ -326,8 +326,7 @@ def _woven(rows: list[PrimExpr], n: int) -> list[PrimExpr]:
         picks = [of + at + k for at in range(start, start + 8, size) for of in (0, 16) for k in range(size)]
         return T.call_llvm_pure_intrin(f"{element}x16", "llvm.wasm.shuffle", a, b, *(T.int32(p) for p in picks))
 
-    starts = range(0, min(n, 16), 8)
-    pairs = [[half(*rows[k:k + 2], start, 1) for k in range(0, len(rows), 2)] for start in starts]
+    pairs = [[half(a, b, start, 1) for a, b in zip(rows[::2], rows[1::2], strict=True)] for start in range(0, min(n, 16), 8)]
     if len(rows) == 2:
-        return [tirx.Shuffle([p], list(range(at, at + 8))) for (p,) in pairs for at in (0, 8)][:n // 4]
-    return [half(*p, at, 2) for p in pairs for at in (0, 8)][:n // 4]
+        return [tirx.Shuffle(pair, list(range(at, at + 8))) for pair in pairs for at in (0, 8)][:n // 4]
+    return [half(a, b, at, 2) for a, b in pairs for at in (0, 8)][:n // 4]
