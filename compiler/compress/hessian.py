@@ -25,7 +25,7 @@ ROWS = 8192             # of a layer, over all samples, at least; and EACH more 
 EACH = 8                # with 2, what was fitted to 96 texts in MiniLM's wide layers fitted only them
 BLOCK = 512             # rows whose products are summed at once
 MEMORY = 1 << 30        # bytes of sums held at once
-STAGES = 8              # passes over the data, about: more of them show more exactly what earlier layers have become
+STAGES = 8              # passes over the data, about
 
 
 class Inputs:

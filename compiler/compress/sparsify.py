@@ -15,21 +15,24 @@ from ...passes.compress.prune_units import Criterion, prune, refusal
 from ...passes.compress.treatment import Sparsity, Treatment
 from ..driver import Progress, silent
 from .calibration import Calibration, observe
-from .hessian import MEMORY, STAGES, Moments, gather, stages
+from .hessian import MEMORY, Moments, gather, stages
 from .report import LayerReport
 
+PASSES = 64                         # one for each layer of all but the deepest models
 HELD = 8                            # each HELD-th sample only judges how far the others may be trusted
 FEW = 4                             # rows for each step of a reduction, below which that is in doubt
 DAMPINGS = obs.DAMPING, 0.1, 1.0    # as obs.damped has them
 
 
 def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibration | None, *, criterion: Criterion = "obs",
-             progress: Progress = silent, passes: int = STAGES) -> list[LayerReport]:
+             progress: Progress = silent, passes: int = PASSES) -> list[LayerReport]:
     """Prunes the layers of a model in the form of `passes.canonicalize`, in place and in order.
 
     With sparsegpt and obs, what stays is changed so that the layer makes of its input, which earlier layers have changed, what it
-    made in the float model; its bias, too. Without data there is only magnitude. Raises ValueError for another criterion then,
-    and OracleError where onnxruntime cannot run the model.
+    made in the float model; its bias, too. passes: over the data, at most; with fewer than there are layers, only the first of
+    those that share a pass is corrected for earlier ones: the inputs of the others are about to change again. (Corrected all the
+    same, in 4 passes, EfficientNet-Lite0 at 50 % erred by 2.2 instead of 0.9.) Without data there is only magnitude. Raises
+    ValueError for another criterion then, and OracleError where onnxruntime cannot run the model.
     """
     if data is None and criterion != "magnitude":
         raise ValueError(f"the criterion {criterion} needs calibration data; without, there is magnitude")
@@ -52,7 +55,7 @@ def sparsify(model: ir.Model, treatments: Mapping[str, Treatment], data: Calibra
         seen, held = gather(model, stage, data, original, HELD, "observe for pruning", progress)
         for done, layer in enumerate(stage, 1):
             start = layer.matrix.astype(np.float64)
-            if criterion in ("sparsegpt", "obs"):
+            if criterion in ("sparsegpt", "obs") and layer.input is stage[0].input:
                 start = corrected(start, seen[layer.name], held[layer.name])
             after = _pruned(start, _units(treatments, layer), criterion, seen[layer.name], held[layer.name])
             reports.append(_replaced(model, layer, after, _units(treatments, layer), criterion, seen[layer.name]))
