@@ -32,37 +32,41 @@ console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
+class Data:
+    """seen: what a compression is given; unseen: other samples, to be faithful on; score: of a model, in place of them."""
+
+    seen: Callable[[], Any]
+    unseen: Callable[[], Any] | None = None
+    score: Callable[[Any], float] | None = None
+
+
+@dataclass(frozen=True)
 class Case:
-    """asked: of `compress`; samples: what it is given; unseen: other samples, to be faithful on; score: of a model, in place of
-    them; goal: what is asked for, in words."""
+    """asked: of `compress`; goal: what is asked for, in words."""
 
     name: str
     model: str
     asked: dict[str, Any]
-    samples: Callable[[], Any]
-    unseen: Callable[[], Any] | None = None
-    score: Callable[[Any], float] | None = None
+    data: Data
     goal: str = ""
 
 
-GROCERY = {"samples": data.grocery_seen, "unseen": data.grocery_unseen}
-TEXT = {"samples": data.texts_seen, "score": data.word_similarity}
-DIGITS = {"samples": data.digits_seen, "score": data.digits}
-PHOTOS = {"samples": data.photos_seen, "unseen": data.photos_unseen}
-LINES = {"samples": data.lines_seen, "unseen": data.lines_unseen}
+GROCERY, TEXT = Data(data.grocery_seen, data.grocery_unseen), Data(data.texts_seen, score=data.word_similarity)
+DIGITS, PHOTOS = Data(data.digits_seen, score=data.digits), Data(data.photos_seen, data.photos_unseen)
+LINES = Data(data.lines_seen, data.lines_unseen)
 ALL = {"prefer": "size"}        # every layer that can be, whether faster or not: what a method does to accuracy
 CASES = (
-    Case("EfficientNet-Lite0 int8", "efficientnet_lite0", {"quantize": "int8"}, **GROCERY, goal="agreement >= 95 %"),
-    Case("EfficientNet-Lite0 2-term shift", "efficientnet_lite0", {"shift": 2}, **GROCERY, goal="agreement >= 93 %"),
-    Case("EfficientNet-Lite0 integer-only", "efficientnet_lite0", {"quantize": "integer-only"}, **GROCERY),
-    Case("MiniLM int8", "minilm", {"quantize": "int8"}, **TEXT, goal="loses <= 0.005"),
-    Case("MiniLM 50 % block-sparse", "minilm", {"sparsity": "block:50%", **ALL}, **TEXT, goal="loses <= 0.03"),
-    Case("MiniLM integer-only", "minilm", {"quantize": "integer-only"}, **TEXT),
-    Case("LeNet5 90 % sparse int8", "lenet5", {"quantize": "int8", "sparsity": "block:90%", **ALL}, **DIGITS, goal=">= 98.5 %"),
-    Case("EfficientNet-Lite0, budget", "efficientnet_lite0", {"max_drop": "8%"}, **GROCERY, goal="drop <= 8 %"),
-    Case("MiniLM, budget", "minilm", {"max_drop": "10%"}, **TEXT, goal="drop <= 10 %"),
-    Case("PP-OCRv4 recognition, budget", "ppocr_rec", {"max_drop": "10%"}, **LINES, goal="drop <= 10 %"),
-    Case("U2Net-p, budget", "u2netp", {"max_drop": "5%"}, **PHOTOS, goal="drop <= 5 %"),
+    Case("EfficientNet-Lite0 int8", "efficientnet_lite0", {"quantize": "int8"}, GROCERY, "agreement >= 95 %"),
+    Case("EfficientNet-Lite0 2-term shift", "efficientnet_lite0", {"shift": 2}, GROCERY, "agreement >= 93 %"),
+    Case("EfficientNet-Lite0 integer-only", "efficientnet_lite0", {"quantize": "integer-only"}, GROCERY),
+    Case("MiniLM int8", "minilm", {"quantize": "int8"}, TEXT, "loses <= 0.005"),
+    Case("MiniLM 50 % block-sparse", "minilm", {"sparsity": "block:50%", **ALL}, TEXT, "loses <= 0.03"),
+    Case("MiniLM integer-only", "minilm", {"quantize": "integer-only"}, TEXT),
+    Case("LeNet5 90 % sparse int8", "lenet5", {"quantize": "int8", "sparsity": "block:90%", **ALL}, DIGITS, ">= 98.5 %"),
+    Case("EfficientNet-Lite0, budget", "efficientnet_lite0", {"max_drop": "8%"}, GROCERY, "drop <= 8 %"),
+    Case("MiniLM, budget", "minilm", {"max_drop": "10%"}, TEXT, "drop <= 10 %"),
+    Case("PP-OCRv4 recognition, budget", "ppocr_rec", {"max_drop": "10%"}, LINES, "drop <= 10 %"),
+    Case("U2Net-p, budget", "u2netp", {"max_drop": "5%"}, PHOTOS, "drop <= 5 %"),
 )
 
 
@@ -86,10 +90,10 @@ def judged(case: Case, small: Path) -> dict[str, tuple[float, float]]:
     """Scores of both models in onnxruntime, which runs what the artifact computes."""
     before = _predict(models.build(case.model))
     after = _predict(small)
-    if case.score is not None:
-        return {case.score.__name__: (case.score(before), case.score(after))}
-    assert case.unseen is not None
-    found = fidelity(before, after, [_feed(case.model, x) for x in case.unseen()])
+    if case.data.score is not None:
+        return {case.data.score.__name__: (case.data.score(before), case.data.score(after))}
+    assert case.data.unseen is not None
+    found = fidelity(before, after, [_feed(case.model, x) for x in case.data.unseen()])
     return {s.name: (1.0 if s.name != "SNR dB" else float("inf"), s.value) for s in found.scores}
 
 
@@ -119,7 +123,7 @@ def measure(case: Case, folder: Path, budget: float, records: str, rounds: int, 
     row = Row(case.name, case.goal)
     if not (reuse and small.exists()):
         with console.status(case.name) as status:
-            done = compress(models.build(case.model), small, calibration_data=case.samples, shapes=models.ZOO[case.model].inputs,
+            done = compress(models.build(case.model), small, calibration_data=case.data.seen, shapes=models.ZOO[case.model].inputs,
                             records=records, progress=lambda step, n, total: status.update(f"{case.name}: {step} {n}/{total}"),
                             **case.asked)
         _account(done, row)
