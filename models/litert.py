@@ -40,7 +40,8 @@ def _quantize(name: str, source: Path, path: Path) -> None:
         raise NoConversion(f"{e.name} is not installed") from None
     (key, signature), = Interpreter(str(source)).get_signature_list().items()
     made = quantizer.Quantizer(str(source))
-    ends = [{"regex": ".*", "operation": end, "algorithm_key": "no_quantize", "op_config": {}} for end in ("INPUT", "OUTPUT")]
+    ends: list[dict[str, object]] = [
+        {"regex": ".*", "operation": end, "algorithm_key": "no_quantize", "op_config": {}} for end in ("INPUT", "OUTPUT")]
     made.load_quantization_recipe([*recipe.static_wi8_ai8(), *ends])
     rng = np.random.default_rng(0)
     shapes = ZOO[name].inputs.values()

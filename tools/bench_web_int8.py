@@ -82,8 +82,8 @@ def page(rows: list[Row], about: str, effort: Effort) -> str:
         "Weights and activations in int8, inputs and outputs in float32, each model as the runtime's own tools make it of the "
         "float model: ours by `burnish.compress` (activations of 7 bits: WebAssembly's relaxed dot product takes no more on "
         "every CPU), LiteRT's by ai-edge-quantizer, onnxruntime's by onnxruntime.quantization (QDQ). Random weights: latency "
-        f"only. Turns of about {effort.turn_s * 1e3:.0f} ms, {effort.rounds} rounds in rotating order; milliseconds per call; the "
-        "ratio says how many times as fast burnish is.", "",
+        f"only. Turns of about {effort.turn_s * 1e3:.0f} ms, {effort.rounds} rounds in rotating order; milliseconds per call; "
+        "the ratio says how many times as fast burnish is.", "",
         "| model | runtime | p10 | median | spread | ratio |", "|---|---|---:|---:|---:|---:|"]
     for row in rows:
         lines += [f"| {' | '.join((row.model if i == 0 else '', *line))} |" for i, line in enumerate(cells(row))]

@@ -123,10 +123,12 @@ def measure(case: Case, folder: Path, budget: float, records: str, rounds: int, 
     row = Row(case.name, case.goal)
     if not (reuse and small.exists()):
         with console.status(case.name) as status:
-            done = compress(models.build(case.model), small, calibration_data=case.data.seen, shapes=models.ZOO[case.model].inputs,
-                            records=records, progress=lambda step, n, total: status.update(f"{case.name}: {step} {n}/{total}"),
-                            **case.asked)
-        _account(done, row)
+            def report(step: str, done: int, total: int) -> None:
+                status.update(f"{case.name}: {step} {done}/{total}")
+
+            made = compress(models.build(case.model), small, calibration_data=case.data.seen,
+                            shapes=models.ZOO[case.model].inputs, records=records, progress=report, **case.asked)
+        _account(made, row)
     row.scores = judged(case, small)
     dense, compressed = artifacts(case, small, folder, budget, records)
     row.bytes = ((dense / "weights.bin").stat().st_size, (compressed / "weights.bin").stat().st_size)

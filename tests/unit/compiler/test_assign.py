@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-
 from burnish.compiler.compress.assign import Option, assign, total
 from burnish.passes.compress.treatment import Treatment
 

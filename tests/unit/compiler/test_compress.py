@@ -1,14 +1,13 @@
-"""From a float model to a compressed one: the budget holds on unseen data, refusals and misses say why, nothing is half-written."""
+"""From a float model to a compressed one: budgets hold on unseen data, refusals and misses say why, nothing is half-written."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from tune_model import CHANNELS, SIZE, save
-
 from burnish import compress
 from burnish.compiler.compress.account import AccountRefused, recipe_of
 from burnish.compiler.compress.compress import Compressed, NothingToCompress
@@ -19,6 +18,7 @@ from burnish.compiler.compress.request import RequestRefused
 from burnish.compiler.compress.search import BudgetMissed
 from burnish.compiler.errors import DataRefused
 from burnish.passes.compress.treatment import Treatment
+from tune_model import CHANNELS, SIZE, save
 
 MODELLED = "linux-arm64"        # nothing here measures it: prices are analytic, and quick
 
@@ -80,7 +80,8 @@ def test_a_budget_that_cannot_be_met_names_the_nearest_point(model: Path, sample
 
 @pytest.mark.parametrize(("spoil", "says"), [
     (lambda x: x[:0], "no samples"), (lambda x: np.where(x > 3, np.nan, x), "NaN|finite"), (lambda x: x[..., :5], "shape")])
-def test_broken_samples(model: Path, samples: np.ndarray, tmp_path: Path, spoil, says: str) -> None:     # noqa: ANN001
+def test_broken_samples(model: Path, samples: np.ndarray, tmp_path: Path, spoil: Callable[[np.ndarray], np.ndarray],
+                        says: str) -> None:
     with pytest.raises(DataRefused, match=says):
         shrink(model, tmp_path / "c.onnx", spoil(samples), quantize="int8")
     assert not (tmp_path / "c.onnx").exists()
@@ -110,7 +111,7 @@ def test_what_cannot_be_compressed_and_what_was_not_asked_for(model: Path, sampl
 
 def test_the_guard_refuses_what_gains_nothing() -> None:
     dense, treated = Prices({"a": 2.0, "b": 1.0, "c": 1.0}, 0, 0, True), Prices({"a": 1.0, "b": 1.5, "c": 3.0}, 0, 0, True)
-    reports = [LayerReport("a", "int8", 0, 8, 2), LayerReport("b", "int8", 0, 8, 2), LayerReport("c", "dense", 0, 8, 8, "too thin")]
+    reports = [*(LayerReport(n, "int8", 0, 8, 2) for n in "ab"), LayerReport("c", "dense", 0, 8, 8, "too thin")]
     treatments = dict.fromkeys("abc", Treatment("int8"))
     assert refusals(dense, treated, treatments, reports, "speed") == {"b": "int8 refused: 1.50 s instead of 1.00 s"}
     assert refusals(dense, treated, treatments, reports, "size") == {}

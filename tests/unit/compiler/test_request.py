@@ -1,7 +1,6 @@
 """What a user asks of a compression: numbers from text, and refusals of what cannot be read or contradicts itself."""
 
 import pytest
-
 from burnish.compiler.compress.request import Request, RequestRefused
 from burnish.passes.compress.treatment import Sparsity, Treatment
 
