@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from burnish import models
 from burnish.models import convnext, deit, inceptionnext, mobilenetv1, mobilenetv2, packages, resnet
-from burnish.models.data import imagenet, text
+from burnish.models.data import grocery, imagenet, text
 from burnish.models.export import parameters
 from burnish.models.packages import DownloadError, Package, cached, fetch
 from burnish.tools import accuracy
@@ -111,6 +111,13 @@ def test_minilm_finds_related_words_related():
     assert len(text.word_pairs()) == 353
     documents, judged = text.lee_documents()
     assert len(documents) == 50 and judged.shape == (50, 50)
+
+
+def test_grocery_photos_are_halved_and_some_have_classes():
+    photo = next(grocery.photos("held out"))
+    assert photo.mode == "RGB" and min(photo.size) >= 300
+    assert [sum(1 for _ in grocery.photos(half)) for half in ("calibration", "held out", None)] == [1027, 1027, 2054]
+    assert sum(1 for _ in grocery.labelled()) == 355
 
 
 def test_the_cat_is_a_cat():
