@@ -131,7 +131,7 @@ def measure(case: Case, folder: Path, budget: float, records: str, rounds: int, 
         _account(made, row)
     row.scores = judged(case, small)
     dense, compressed = artifacts(case, small, folder, budget, records)
-    row.bytes = ((dense / "weights.bin").stat().st_size, (compressed / "weights.bin").stat().st_size)
+    row.bytes = weights(dense), weights(compressed)
     inputs = sample(case.model)
     runs = {"burnish": burnish_runner(compressed, 1), "float": burnish_runner(dense, 1),
             "onnxruntime": onnxruntime_runner(models.build(case.model), 1)}
@@ -139,6 +139,11 @@ def measure(case: Case, folder: Path, budget: float, records: str, rounds: int, 
     row.faster, row.onnxruntime = (times["burnish"].faster_than(times[name]) for name in ("float", "onnxruntime"))
     row.spread = max(t.spread for t in times.values())
     return row
+
+
+def weights(artifact: Path) -> int:
+    """Bytes of its weights file."""
+    return next(artifact.glob("*.weights")).stat().st_size
 
 
 def _account(done: Compressed, row: Row) -> None:
