@@ -42,14 +42,17 @@ def _sample(s: Signature, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(-128 if s.dtype == "int8" else 0, top, s.shape).astype(s.dtype)
 
 
-def session(model: ir.Model, threads: int = 0, optimize: bool = True) -> ort.InferenceSession:
-    """onnxruntime on a graph at any stage. threads: 0 for as many as it likes."""
+def session(model: ir.Model, threads: int = 0, optimize: bool = True, as_written: bool = False) -> ort.InferenceSession:
+    """onnxruntime on a graph at any stage. threads: 0 for as many as it likes; as_written: DequantizeLinear and QuantizeLinear are
+    computed as they stand, where onnxruntime by itself makes integer ops of what is between them."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     ort.set_default_logger_severity(4)      # its errors are exceptions, too, and ours to show
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if as_written:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as e:      # onnxruntime has a dozen types of exception
