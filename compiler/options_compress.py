@@ -28,7 +28,7 @@ MaxLatency = Annotated[str | None, _option("--max-latency", "3ms", "One run, on 
 Prefer = Annotated[str | None, _option("--prefer", "speed|size", (
     "What a compressed layer must gain to be kept. Default: speed, for w8, w4 and shift size."), BUDGET)]
 Recover = Annotated[bool, typer.Option("--recover/--no-recover", help=(
-    "Reconstruct layer by layer what was lost, on the samples (needs burnish[compress])."), rich_help_panel=WHAT)]
+    "Train what pruning leaves (with burnish[compress]), and set rounded layers anew, on the samples."), rich_help_panel=WHAT)]
 Calib = Annotated[str | None, _option("--calib", "FOLDER|FILE|MODULE:FUNCTION", (
     "Sample inputs: pictures, .npy or .npz files, one such file of many samples, or a function that yields them. One half "
     "calibrates, the other judges."), DATA)]

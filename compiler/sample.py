@@ -43,8 +43,8 @@ def _sample(s: Signature, rng: np.random.Generator) -> np.ndarray:
 
 
 def session(model: ir.Model, threads: int = 0, optimize: bool = True, as_written: bool = False) -> ort.InferenceSession:
-    """onnxruntime on a graph at any stage. threads: 0 for as many as it likes; as_written: DequantizeLinear and QuantizeLinear are
-    computed as they stand, where onnxruntime by itself makes integer ops of what is between them."""
+    """onnxruntime on a graph at any stage. threads: 0 for as many as it likes; as_written: DequantizeLinear and QuantizeLinear
+    are computed as they stand, where onnxruntime by itself makes integer ops of what is between them."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4

@@ -67,7 +67,8 @@ def compress(model: ir.Model, request: Request, samples: Samples, target: Target
             best = search.run()
             return Compressed(best.model, best.recipe, best.reports, {}, search.points[0].prices, best.prices, best.loss,
                               tuple(search.points), notes)
-        recipe = replace(base, treatments=dict.fromkeys(names, request.treatment))
+        # Training takes minutes: a search, which compresses a dozen models, does without.
+        recipe = replace(base, treatments=dict.fromkeys(names, request.treatment), train=request.recover)
         return _guarded(original, recipe, request, seen, losses, prices, notes, progress)
 
 

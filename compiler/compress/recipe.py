@@ -18,12 +18,14 @@ from .report import LayerReport
 @dataclass(frozen=True)
 class Recipe:
     """treatments: of layers by name, the others stay as they are; slice: share of a transformer's hidden dimensions to cut off;
-    top: largest activation of integer kernels, 255 or 127; recover: reconstruct layer by layer afterwards."""
+    top: largest activation of integer kernels, 255 or 127; recover: reconstruct rounded layers, one by one; train: the weights
+    that pruning left, all together."""
 
     treatments: Mapping[str, Treatment] = field(default_factory=dict)
     slice: float = 0.0
     top: int = 255
     recover: bool = True
+    train: bool = False
 
     def without(self, names: frozenset[str]) -> Recipe:
         """The recipe that leaves these layers alone."""
@@ -44,12 +46,17 @@ class Applied:
 
 def apply(original: ir.Model, recipe: Recipe, data: Calibration, progress: Progress = silent) -> Applied:
     """original: as `passes.canonicalize` leaves it; it is not changed. Smaller matrices first, then fewer weights, then fewer
-    bits, then what of the loss the remaining weights can make good. Raises a BurnishError where a step cannot be done."""
+    bits; what each step loses the remaining weights make good, as far as they can. Raises a BurnishError where a step cannot be
+    done."""
     model, reports = original.clone(), list[LayerReport]()
     wanted = recipe.treatments
     if recipe.slice:
         from .slicing import slice_model
         reports += slice_model(model, recipe.slice, data, progress)
+    if any(t.sparsity for t in wanted.values()):
+        from .sparsify import regroup
+        regroup(model, wanted, data, progress)
+    teacher = model.clone()
     if any(t.rank is not None for t in wanted.values()):
         from .factorize import factorize
         reports += factorize(model, wanted, data, progress=progress)
@@ -57,21 +64,32 @@ def apply(original: ir.Model, recipe: Recipe, data: Calibration, progress: Progr
     if any(t.sparsity for t in wanted.values()):
         from .sparsify import sparsify
         reports += sparsify(model, wanted, data, progress=progress)
-    pruned = model.clone()
+        reports += trained(teacher, model, data, progress) if recipe.train else []
     if any(t.shift for t in wanted.values()):
         from .shift import shift
         reports += shift(model, wanted, data, progress=progress)
-    if any(t.precision == "integer-only" for t in wanted.values()):     # then there is nothing left to reconstruct, either
+    exact = model.clone()
+    if any(t.precision == "integer-only" for t in wanted.values()):
         from .integer_only import integer_only
         reports += integer_only(model, data, top=recipe.top, progress=progress)
     elif any(t.precision != "float" for t in wanted.values()):
         from .quantize import quantize
         reports += quantize(model, wanted, data, top=recipe.top, progress=progress)
-    if recipe.recover and any(t.sparsity or t.precision == "int8" for t in wanted.values()):
-        from .recover import recover
-        reports += recover(pruned if recipe.slice else original, model, data, progress=progress)
+        if recipe.recover:
+            from .recover import recover
+            reports += recover(exact, model, data, progress=progress)
     RemoveDeadCode()(model)     # weights that others took the place of
     return Applied(model, tuple(reports))
+
+
+def trained(teacher: ir.Model, model: ir.Model, data: Calibration, progress: Progress) -> list[LayerReport]:
+    """All remaining weights together, where torch is there and knows the model's ops; else a report that says why not."""
+    from .autograd import NoGradient
+    from .distill import distill
+    try:
+        return distill(teacher, model, data, progress)
+    except NoGradient as e:
+        return [LayerReport("all layers", "distillation", float("nan"), 0, 0, f"left out: {e}")]
 
 
 def inherited(model: ir.Model, wanted: Mapping[str, Treatment]) -> Mapping[str, Treatment]:
