@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import passes
+from ..passes.compress.layers import layers
 from ..targets.cpu import profile
 from . import importer, ui
 from .compare import compare as compare_layers
@@ -72,7 +73,7 @@ def losses(model: Path, account: Path, shapes: dict[str, tuple[int, ...]], calib
     graph = importer.load(model, shapes)
     signatures = [signature(v) for v in graph.graph.inputs]
     passes.canonicalize(graph, frozenset(LOWERINGS))
-    seen, unseen, _ = split(calibration(calib, signatures, pixels))
+    seen, unseen, _ = split(calibration(calib, signatures, pixels), sum(x.macs for x in layers(graph)))
     with ui.progress(f"compare {model.name}") as report:
         scored = judge(evaluate, signatures, pixels) if evaluate is not None else None
         found = bisect(graph, recipe, seen, Losses(graph, unseen, scored, report), report)

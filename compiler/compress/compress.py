@@ -24,7 +24,8 @@ from .request import Request
 from .search import Point, Search
 from .sources import Samples
 
-CALIBRATE, JUDGE = 128, 512     # samples, at most
+CALIBRATE, WORK = (128, 1024), 64e9     # samples: as many as this many multiply-adds can see, within these bounds
+JUDGE = 512                     # samples, at most
 FEW = 8                         # samples, below which the same serve for both
 
 
@@ -54,11 +55,12 @@ def compress(model: ir.Model, request: Request, samples: Samples, target: Target
     to judge. Raises BudgetMissed where a budget cannot be held, DataRefused for broken samples, and what a compile raises."""
     original = model.clone()
     passes.canonicalize(original, frozenset(LOWERINGS))
-    names = [x.name for x in layers(original)]
+    found = layers(original)
+    names = [x.name for x in found]
     if not names:
         raise NothingToCompress("the model has no convolution and no matrix product with constant float32 weights: it may be "
                                 "compressed already, then compile it without asking for compression")
-    seen, unseen, notes = split(samples)
+    seen, unseen, notes = split(samples, sum(x.macs for x in found))
     losses = Losses(original, unseen, judge, progress)
     base = Recipe(slice=request.slice, top=top(target.devices), recover=request.recover)
     with pricer(target, database, workers) as prices:
@@ -96,13 +98,14 @@ def _guarded(original: ir.Model, recipe: Recipe, request: Request, data: Samples
     return Compressed(applied.model, recipe, applied.reports, refused, before, after, losses(applied.model), (), notes)
 
 
-def split(samples: Samples) -> tuple[Samples, Samples, tuple[str, ...]]:
-    """(to calibrate on, to judge by, notes)."""
+def split(samples: Samples, macs: int) -> tuple[Samples, Samples, tuple[str, ...]]:
+    """(to calibrate on, to judge by, notes). macs: multiply-adds of one run."""
     if len(samples) < FEW:
         few = f"{len(samples)} samples serve both to calibrate and to judge: give {FEW} or more to know what unseen data lose"
         return samples, samples, (*samples.notes, few)
     seen, unseen = samples.halves()
-    return seen.most(CALIBRATE), unseen.most(JUDGE), samples.notes
+    least, most = CALIBRATE
+    return seen.most(int(min(most, max(least, WORK / max(1, macs))))), unseen.most(JUDGE), samples.notes
 
 
 def top(devices: tuple[Device, ...]) -> int:
