@@ -16,8 +16,8 @@ bench: .venv/bench.installed
 	$(BIN)/python -m burnish.tools.bench --tune 60 -o docs/benchmarks.md
 
 .venv/zoo.installed: EXTRAS := zoo
-.venv/dev.installed: EXTRAS := zoo,dev
-.venv/bench.installed: EXTRAS := zoo,bench
+.venv/dev.installed: EXTRAS := zoo,dev,compress
+.venv/bench.installed: EXTRAS := zoo,bench,compress
 
 # The emulator that runs ARM64 artifacts; without it, and without the right to install it, those tests are skipped.
 .venv/qemu.installed: .venv/dev.installed

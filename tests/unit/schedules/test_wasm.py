@@ -184,9 +184,14 @@ def check(name: str, device: Device, knobs: Callable[[Template, Task], Iterable[
                 raise AssertionError(f"{template.name} {k} on {kind}: {e}") from None
 
 
+# Run on WASM by tests of their own (test_coded, test_coded_model, test_pair), as numpy's meaning of them is not in `interpreted`;
+# convolutions of codes are floats' when they run.
+ELSEWHERE = {"f32-pair-fused", "f32-gemm-coded", "f32-conv-coded", "f32-conv-narrow-coded", "f32-depthwise-coded"}
+
+
 def test_no_template_is_left_out() -> None:
     for names in (CASES, FEW):
-        assert {maker(name, CASES[name]()[0], WASM).name for name in names} == {t.name for t in TEMPLATES}
+        assert {maker(name, CASES[name]()[0], WASM).name for name in names} == {t.name for t in TEMPLATES} - ELSEWHERE
 
 
 @pytest.mark.parametrize("name", FEW)
