@@ -81,12 +81,12 @@ def plot(done: Compressed) -> bytes | None:
     axes = figure.add_subplot()
     line = sorted((p for p in done.points if p.name in best), key=lambda p: p.prices.total)
     axes.plot([p.prices.total * 1e3 for p in line], [p.loss.value * 100 for p in line], color="#b0bec5", zorder=1)
-    for p in done.points:
+    for n, p in enumerate(sorted(done.points, key=lambda p: p.prices.total)):
         chosen = p.model is done.model
         axes.scatter(p.prices.total * 1e3, p.loss.value * 100, s=30 + 220 * p.prices.bytes / largest, zorder=2, alpha=0.85,
                      color="#d84315" if chosen else "#1565c0" if p.name in best else "#90a4ae")
         axes.annotate(p.name + (" (chosen)" if chosen else ""), (p.prices.total * 1e3, p.loss.value * 100), fontsize=8,
-                      xytext=(6, 6), textcoords="offset points")
+                      xytext=(6, 6 + 11 * (n % 4)), textcoords="offset points")      # names of neighbours one above another
     axes.set_xlabel("one run, ms" if done.before.measured else "one run, analytic cost")
     axes.set_ylabel("loss, %")
     axes.set_title("Models that were tried; the larger a mark, the more bytes of weights", fontsize=10)
